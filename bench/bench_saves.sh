@@ -88,11 +88,13 @@ for round in $(seq "$rounds"); do
     done
 done
 size=$(du -smL "$out/true/checkpoints/latest" | cut -f 1)
-echo "| checkpoint_async | ranks | MB | step, ms | a checkpoint costs, ms | of it the loop waits, ms | of an interval of 500 steps |"
+echo "| checkpoint_async | ranks | MB | step, ms | a checkpoint costs, ms | of it the loop waits, ms |" \
+    "of an interval of 500 steps |"
 echo "|---|---|---|---|---|---|---|"
 for mode in false true; do
     step=$(cut -d ' ' -f 1 "$out/$mode.costs" | median_of)
     cost=$(cut -d ' ' -f 2 "$out/$mode.costs" | median_of)
     wait=$(cut -d ' ' -f 3 "$out/$mode.costs" | median_of)
-    echo "| $mode | $ranks | $size | $step | $cost | $wait | $(awk "BEGIN {printf \"%.2f %%\", 100 * $cost / (500 * $step)}") |"
+    part=$(awk "BEGIN {printf \"%.2f %%\", 100 * $cost / (500 * $step)}")
+    echo "| $mode | $ranks | $size | $step | $cost | $wait | $part |"
 done

@@ -17,10 +17,10 @@ steps=1 tokens=256
 options 'steps tokens MODEL...' "$@"
 models=("${operands[@]}")
 for model in "${models[@]}"; do
-    case $model in medium_3b | 7b) ;; *) fail "unknown argument '$model' (see --help)" ;; esac
+    case $model in medium_3b | 7b) ;; *) usage "unknown argument '$model'" ;; esac
 done
 [ ${#models[@]} -gt 0 ] || models=(medium_3b 7b)
-[ -x "$program" ] || { echo "big_models: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
+[ -x "$program" ] || fail 'build first: cmake --preset release && cmake --build --preset release'
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
 
@@ -51,6 +51,7 @@ for model in "${models[@]}"; do
         printf '| %s | %s | %s |\n' "$name" "${planned:--}" "$(category "$run/metrics.jsonl" "$name")"
     done
     awk -v peak="$(category "$run/metrics.jsonl" peak)" -v limit="$limit" -v of="$limit_of" 'BEGIN {
-        printf "| **peak of the resident set** | | **%.0f (%.2f GiB, %.2f GB)** |\n\n", peak, peak / 1024, peak / 1024 * 1.073741824
+        printf "| **peak of the resident set** | | **%.0f (%.2f GiB, %.2f GB)** |\n\n", peak, peak / 1024,
+            peak / 1024 * 1.073741824
         printf "%s %s\n", peak / 1024 <= limit ? "within" : "OVER", of }'
 done

@@ -61,7 +61,8 @@ for batch in $batches; do
             run=${batch}_${recipe//:/_}_seed$seed
             once "$run" train_one "$run" "$batch" "$seed" "$recipe"
             cat "$out/$run/result" "$out/${batch}_none_seed$seed/result" | tr '\n' ' ' |
-                awk -v name="$recipe" -v seed="$seed" '{ printf "| %s | %d | %.4f | %+.2f %% | %.4f | %+.2f %% | %.2f |\n",
+                awk -v name="$recipe" -v seed="$seed" '{
+                    printf "| %s | %d | %.4f | %+.2f %% | %.4f | %+.2f %% | %.2f |\n",
                     name, seed, $1, 100 * ($1 / $4 - 1), $2, 100 * ($2 / $5 - 1), $3 / $6 }'
         done
     done

@@ -19,10 +19,10 @@ set -euo pipefail
 
 config='' build=build/release gbit=1 rounds=2 batch=2 steps=8 kinds='whole exact delta'
 options 'config build gbit rounds batch steps kinds' "$@"
-[ -n "$config" ] || fail '--config is needed (see --help)'
+[ -n "$config" ] || usage '--config is needed'
 declare -A settings=([whole]=dist.grad_compression=off [exact]=dist.weight_sync=full [delta]=dist.weight_sync=delta)
 for kind in $kinds; do
-    [ -n "${settings[$kind]:-}" ] || fail "--kinds has '$kind'; expected whole, exact or delta"
+    [ -n "${settings[$kind]:-}" ] || usage "--kinds has '$kind'; expected whole, exact or delta"
 done
 on_two_hosts "$@"
 build=$(realpath "$build")
@@ -53,7 +53,8 @@ import json, statistics, sys
 work, rounds, kinds, rates = sys.argv[1], range(1, int(sys.argv[2]) + 1), sys.argv[3].split(), sys.argv[4].split()
 
 def row(rate, name, times, sent):
-    print(f"| {rate} | {name} | {', '.join(f'{t:.0f}' for t in times)} | {statistics.median(times):.0f} | {sent / 1e6:.2f} |")
+    each = ', '.join(f'{t:.0f}' for t in times)
+    print(f"| {rate} | {name} | {each} | {statistics.median(times):.0f} | {sent / 1e6:.2f} |")
 
 print("| link, Gbit/s | | steps, round by round, ms | median | sent, MB |\n|---|---|---|---|---|")
 for rate in rates:

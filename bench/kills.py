@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The parts of bench/kills.sh that count: kills.py rate|kill|compare (see there)."""
+"""The parts of bench/kills.sh that count."""
+import argparse
 import json
 import math
 import os
@@ -67,8 +68,8 @@ def link(state):
 
 
 def fault(run, number, count):
-    """Of `count` faults the middle one cuts the link, and two kill two ranks at once; returns what was done and, where it
-    is to be undone, how."""
+    """Of `count` faults the middle one cuts the link, and two kill two ranks at once; returns what was done and, where
+    it is to be undone, how."""
     if number == count // 2:
         link("down")
         return "link cut", lambda: link("up")
@@ -131,4 +132,16 @@ def compare(whole, cut):
 
 
 if __name__ == "__main__":
-    {"rate": rate, "kill": kill, "compare": compare}[sys.argv[1]](*sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = parser.add_subparsers(metavar="PART", required=True)
+    for part, does, words in (
+            (rate, "steps that RUN takes SECONDS for", ("run", "seconds")),
+            (kill, "kills ranks of RUN or cuts its link, every EVERY of so many SECONDS or until STEPS are done",
+             ("run", "every", "steps", "seconds")),
+            (compare, "the steps and states of two runs", ("whole", "cut"))):
+        words_of = parts.add_parser(part.__name__, help=does, description=does)
+        words_of.set_defaults(part=part)
+        for word in words:
+            words_of.add_argument(word)
+    arguments = vars(parser.parse_args())
+    arguments.pop("part")(**arguments)

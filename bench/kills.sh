@@ -9,13 +9,15 @@
 #   bench/kills.sh DIR [SECONDS [EVERY]]     about 2 x SECONDS (300), a fault every EVERY (30)
 set -euo pipefail
 if ! declare -F cut_link >/dev/null; then
+    . "$(dirname "$0")/../launch/shared.sh"
     case ${1:-} in
     --help | -h | '')
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        print_help
         exit 0
         ;;
     esac
-    exec "$(dirname "$0")/two_hosts.sh" "$1" "$(realpath "$0")" "$(dirname "$(realpath "$0")")" "${2:-300}" "${3:-30}"
+    exec "$(dirname "$0")/two_hosts.sh" "$1" "$(realpath "$0")" \
+        "$(dirname "$(realpath "$0")")" "${2:-300}" "${3:-30}"
 fi
 bench=$1 seconds=$2 every=$3
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1

@@ -22,7 +22,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 program=$root/build/release/nanochat_dist
 seeds=3 steps=400 fewer=0 out=mtp_search data_path=$root/data/quickstart/shards
-jobs=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+jobs=$(cores)
 configuration=$root/configs/e3/small/suite/baseline.ini
 
 # name, form, tokens ahead, weight, schedule
@@ -42,7 +42,7 @@ separate     separate   2 0.3 linear
 '
 options 'seeds steps fewer out jobs data-path configuration RECIPE...' "$@"
 for recipe in "${operands[@]}"; do
-    grep -q "^$recipe " <<<"$recipes" || fail "no recipe '$recipe' (see --help)"
+    grep -q "^$recipe " <<<"$recipes" || usage "no recipe '$recipe'"
 done
 mapfile -t all < <(awk 'NF { print $1 }' <<<"$recipes")
 wanted=("${operands[@]}")

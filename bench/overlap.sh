@@ -13,7 +13,7 @@ set -euo pipefail
 
 config='' binary=build/release/nanochat_dist gbit=1 rounds=3
 options 'config binary gbit rounds' "$@"
-[ -n "$config" ] || fail '--config is needed (see --help)'
+[ -n "$config" ] || usage '--config is needed'
 on_two_hosts "$@"
 set_link "$gbit"
 export OMP_NUM_THREADS=1

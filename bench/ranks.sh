@@ -10,7 +10,7 @@ options '[PROGRAM]...' "$@"
 program=$(realpath "${operands[0]:-build/release/nanochat_dist}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+allow_root
 
 cat >"$work/config.ini" <<INI
 [model]

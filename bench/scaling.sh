@@ -34,30 +34,17 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 . launch/shared.sh
 
-data='' out='' steps=15 only='' configs='baseline full' rates='10 1 0.1' latency=0 work=''
+data_path='' out='' steps=15 quick='' only='' configs='baseline full' rates='10 1 0.1' latency=0 work=''
 layout=2x1 share=8 config_dir=configs/e3/small/suite
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --quick) steps=6 && shift ;;
-    --data-path | --out | --steps | --only | --layout | --share | --config-dir | \
-        --configs | --rates | --latency | --work)
-        [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
-        case $1 in --data-path) data=$2 ;; --config-dir) config_dir=$2 ;; *) printf -v "${1#--}" %s "$2" ;; esac
-        shift 2
-        ;;
-    *) fail "unknown option '$1' (see --help)" ;;
-    esac
-done
-[ -n "$data" ] && [ -n "$out" ] || fail '--data-path and --out are needed (see --help)'
-[ -d "$data" ] || fail "--data-path: no directory '$data'"
-[[ $steps =~ ^[1-9][0-9]*$ && $steps -ge 4 ]] || fail "--steps is '$steps'; expected a whole number from 4"
-case $only in '' | one-host | two-hosts) ;; *) fail "--only is '$only'; expected one-host or two-hosts" ;; esac
+options 'data-path out steps quick! only layout share config-dir configs rates latency work' "$@"
+data=$data_path
+[ -z "$quick" ] || steps=6
+[ -n "$data" ] && [ -n "$out" ] || usage '--data-path and --out are needed'
+[ -d "$data" ] || usage "--data-path: no directory '$data'"
+whole --steps "$steps" 4
+case $only in '' | one-host | two-hosts) ;; *) usage "--only is '$only'; expected one-host or two-hosts" ;; esac
 for config in $configs; do
-    [ -e "$config_dir/$config.ini" ] || fail "--configs: no $config_dir/$config.ini"
+    [ -e "$config_dir/$config.ini" ] || usage "--configs: no $config_dir/$config.ini"
 done
 data=$(cd "$data" && pwd)
 [ "$layout" = 2x1 ] || only=two-hosts
@@ -76,7 +63,7 @@ program=$root/build/release/nanochat_dist
 micro_batch=2 # eight of them in the batch of sixteen, so that eight ranks have one each
 . bench/scaling_runs.sh
 launcher 1 # Open MPI's variables for root
-record part='"machine"' config_dir="\"$config_dir\"" cores="$cores" steps="$steps" \
+record part='"machine"' config_dir="\"$config_dir\"" cores="$(cores)" steps="$steps" \
     load="$(cut -d' ' -f1 /proc/loadavg)" \
     model="\"$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)\""
 
@@ -84,7 +71,7 @@ if [ "$only" != two-hosts ]; then
     for config in $configs; do
         for ranks in 1 2 4 8; do
             launch=(mpirun --bind-to core -np $ranks)
-            [ $ranks -le "$cores" ] || launcher $ranks
+            [ $ranks -le "$(cores)" ] || launcher $ranks
             say "one host: $config on $ranks ranks"
             batches="16 $((2 * ranks))"
             [ $ranks -ne 8 ] || batches=16 # both are the same run

@@ -19,7 +19,8 @@ payload() {
         read -ra at < <(link_payload $n)
         read -ra before <<<"${before_payload[$n]:-0 0}"
         before_payload[$n]="${at[*]}"
-        [ -z "${1:-}" ] || record part='"payload"' of="\"$1\"" host=$n out=$((at[0] - before[0])) in=$((at[1] - before[1]))
+        [ -z "${1:-}" ] || record part='"payload"' of="\"$1\"" host=$n out=$((at[0] - before[0])) \
+            in=$((at[1] - before[1]))
     done
 }
 

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 """Tables and pictures of the runs of bench/scaling.sh.
 
-  bench/scaling_tables.py WORK OUT PROGRAM ROOT
-
 Reads WORK/runs.jsonl and the runs it names; asks `PROGRAM plan` for predictions; leaves scaling.md,
 CSV files, gnuplot scripts and, where gnuplot is installed, their pictures in OUT.
 """
+import argparse
 import csv
 import json
 import re
@@ -139,8 +138,8 @@ class Report:
         self.write_csv("links", head, rows)
         self.say("### The links\n\nMeasured by `bench_link` through the program's own messages in the same "
                  "run: messages one way, reductions to the other rank, half a ping-pong of 8 bytes; what a byte "
-                 "on its way takes from a computation beside it on the same core; and by how much the bytes that passed the cable exceed the payload (headers, "
-                 "acknowledgements, MPI's start).\n")
+                 "on its way takes from a computation beside it on the same core; and by how much the bytes that "
+                 "passed the cable exceed the payload (headers, acknowledgements, MPI's start).\n")
         self.say(table(head, [row[:6] + [percent(row[6])] for row in rows]))
 
     def config_path(self, name):
@@ -148,7 +147,8 @@ class Report:
 
     def predict_layout(self, run):
         """[predicted, simulated] ms, from the slowest of ranks that train alone in the places of all, at once."""
-        between, within = (self.one("layout link", where=where, asked_gbit=run["gbit"]) for where in ("between", "within"))
+        between, within = (self.one("layout link", where=where, asked_gbit=run["gbit"])
+                           for where in ("between", "within"))
         alone = self.of("at once", config=run["config"])
         step, optimizer = slowest(alone), statistics.mean(r["update_ms"] for r in alone)
         local = ["--local-bandwidth", f"{within['gbit_measured']:.6g}", "--local-latency",
@@ -168,11 +168,11 @@ class Report:
         head = ["layout", "configuration", "link Gbit/s", "sequences", "step ms without network", "step ms", "sent MiB",
                 "wait ms", "predicted ms", "simulated ms", "overlap", "weak", "prediction off by", "simulation off by"]
         self.write_csv("layouts", head, rows)
-        self.say("## Hosts x ranks\n\nThe same ranks on the same cores with the same batch, two rounds in turns: all on "
-                 "one host through shared memory, then on hosts (network namespaces) with a link each, which tc throttles "
-                 "each way. Weak efficiency is the first time over the second. `predicted` and `simulated` are what `plan` "
-                 "says from the measured links and, step by step, the slowest of ranks that train alone in the places of "
-                 "all, at once.\n")
+        self.say("## Hosts x ranks\n\nThe same ranks on the same cores with the same batch, two rounds in turns: all "
+                 "on one host through shared memory, then on hosts (network namespaces) with a link each, which tc "
+                 "throttles each way. Weak efficiency is the first time over the second. `predicted` and `simulated` "
+                 "are what `plan` says from the measured links and, step by step, the slowest of ranks that train "
+                 "alone in the places of all, at once.\n")
         self.say(table(head, [row[:10] + [percent(v) for v in row[10:]] for row in rows]))
         self.link_bytes()
 
@@ -252,9 +252,10 @@ class Report:
                  "(2 T2) for the same 16 sequences, weak = T1 of 8 sequences / T2 of 16. The ceiling "
                  "is what strong scaling would reach if nothing were exchanged: the two cores share caches, "
                  "memory and clock, so that a rank is slower when the other one computes. Overlap is the part "
-                 "of the time in messages that computations hid. `predicted` and `simulated` are what `plan` says from the "
-                 "measured link and the slower of two ranks that train alone at once, step by step; overhead, by how much the bytes on the cable "
-                 "exceed those that the run counted in its steps and those of the first codes.\n")
+                 "of the time in messages that computations hid. `predicted` and `simulated` are what `plan` says from "
+                 "the measured link and the slower of two ranks that train alone at once, step by step; overhead, by "
+                 "how much the bytes on the cable exceed those that the run counted in its steps and those of the "
+                 "first codes.\n")
         self.say(table(head, [row[:7] + [percent(v) for v in row[7:11]] + row[11:13] +
                               [percent(v) for v in row[13:]] for row in rows]))
         self.baselines()
@@ -333,8 +334,8 @@ class Report:
         self.out.mkdir(parents=True, exist_ok=True)
         m = self.machine
         self.say("# Scaling, measured\n\nWritten by `bench/scaling.sh`; "
-                 f"{m['config_dir']}, {m['steps']} steps per run, medians. {m['cores']} cores, {m['model']}; load average at "
-                 f"the start {m['load']}.\n")
+                 f"{m['config_dir']}, {m['steps']} steps per run, medians. {m['cores']} cores, {m['model']}; load "
+                 f"average at the start {m['load']}.\n")
         self.one_host()
         for record in self.of("skipped"):
             self.say(f"## Two hosts\n\nNot measured; {record['reason']}.\n")
@@ -352,6 +353,7 @@ class Report:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 5:
-        sys.exit(__doc__)
-    Report(*sys.argv[1:]).write()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("WORK", "OUT", "PROGRAM", "ROOT"):
+        parser.add_argument(name)
+    Report(**{name.lower(): value for name, value in vars(parser.parse_args()).items()}).write()

@@ -3,44 +3,7 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-fail() { # as for wrong usage
-    printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2
-    exit 2
-}
-
-# options 'NAME NAME ... [WORD...]' "$@": an option --a-name VALUE sets the variable a_name; what
-# follows -- goes to the array `more`. Other words go to the array `operands` where the names end in
-# dots, and are errors elsewhere. --help prints the head of the script.
-options() {
-    local names=" $1 " name
-    more=() operands=()
-    shift
-    while [ $# -gt 0 ]; do
-        name=${1#--}
-        case $1 in
-        --help | -h)
-            sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-            exit 0
-            ;;
-        --)
-            shift
-            more=("$@")
-            return
-            ;;
-        --*)
-            [[ $names = *" $name "* ]] || fail "unknown option '$1' (see --help)"
-            [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
-            printf -v "${name//-/_}" %s "$2"
-            shift 2
-            ;;
-        *)
-            [[ $names = *'... ' ]] || fail "unknown argument '$1' (see --help)"
-            operands+=("$1")
-            shift
-            ;;
-        esac
-    done
-}
+. "$root/launch/shared.sh"
 
 # on_two_hosts "$@": the script again, with its arguments, on the hosts of two_hosts.sh; there,
 # $work is its directory.
@@ -51,7 +14,7 @@ on_two_hosts() {
         "$root/bench/two_hosts.sh" "$work" "$(realpath "$0")" "$@"
         exit
     fi
-    [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    allow_root
     work=$dir
 }
 
@@ -64,9 +27,9 @@ keys() {
 
 # need_shards: fails unless $data_path is a directory of packed shards.
 need_shards() {
-    [ -n "$data_path" ] || fail '--data-path is needed (see --help)'
+    [ -n "$data_path" ] || usage '--data-path is needed'
     [[ -d $data_path && -n $(find "$data_path" -name '*.h5' -print -quit) ]] ||
-        fail "--data-path: no shards (*.h5) in '$data_path'"
+        usage "--data-path: no shards (*.h5) in '$data_path'"
 }
 
 # vocabulary DIR: vocab_size of the shards in it.

@@ -7,18 +7,21 @@
 # timed apart. One rank alone, because ranks that wait for each other spin; or RANKS that are
 # workers apart and so hardly wait, each with a copy on the next: all ranks together.
 #
-#   bench/snapshot_cost.sh DIR [STEPS [INTERVAL [PAIRS [RANKS]]]]     40 steps, a snapshot in every one, 8 pairs, 1 rank
+#   bench/snapshot_cost.sh DIR [STEPS [INTERVAL [PAIRS [RANKS]]]]
+#
+# 40 steps, a snapshot in every one, 8 pairs and 1 rank where nothing is given.
 set -euo pipefail
+. "$(dirname "$0")/../launch/shared.sh"
 case ${1:-} in
 --help | -h | '')
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+    print_help
     exit 0
     ;;
 esac
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=$1 steps=${2:-40} interval=${3:-1} pairs=${4:-8} ranks=${5:-1} launch=() set=()
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
-[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+allow_root
 if [ "$ranks" -gt 1 ]; then
     launch=(mpirun --bind-to none -np "$ranks")
     set=(--set "dist.workers=$ranks" --set dist.sync_every=100000 --set logging.snapshot_buddy=always)
@@ -29,9 +32,10 @@ train() { # INTERVAL STEPS ARGUMENTS...
     local interval=$1 steps=$2
     shift 2
     rm -rf "$dir/run"
-    "${launch[@]}" "$root/build/release/nanochat_dist" --config "$root/configs/e3/small/baseline.ini" --dataset synthetic \
-        --n-samples 100000 --run-dir "$dir/run" --total-steps "$steps" --checkpoint-interval 0 \
-        --set logging.eval_interval=0 --set logging.checkpoint_at_end=false --set logging.snapshot_interval="$interval" \
+    "${launch[@]}" "$root/build/release/nanochat_dist" --config "$root/configs/e3/small/baseline.ini" \
+        --dataset synthetic --n-samples 100000 --run-dir "$dir/run" --total-steps "$steps" --checkpoint-interval 0 \
+        --set logging.eval_interval=0 --set logging.checkpoint_at_end=false \
+        --set logging.snapshot_interval="$interval" \
         --set logging.snapshot_dir="/dev/shm/nd_snapshot_cost.$$" --set logging.tensorboard=false "${set[@]}" "$@" \
         >"$dir/log" 2>&1
 }
@@ -51,7 +55,7 @@ done | tee "$dir/pairs" | awk -v step="$step" -v steps="$steps" -v every="$inter
       n++; sum += d; squares += d * d }
     END {
         mean = sum / n; error = n > 1 ? sqrt((squares - n * mean * mean) / (n - 1) / n) : 0
-        printf "%d pairs: a snapshot takes %.1f +- %.1f ms of processor time, %.2f +- %.2f %% of a step of %.1f ms; ", n,
-               mean, error, 100 * mean / step, 100 * error / step, step
+        printf "%d pairs: a snapshot takes %.1f +- %.1f ms of processor time, ", n, mean, error
+        printf "%.2f +- %.2f %% of a step of %.1f ms; ", 100 * mean / step, 100 * error / step, step
         printf "one every 10 steps %.2f +- %.2f %%\n", 10 * mean / step, 10 * error / step
     }'

@@ -23,11 +23,13 @@
 #                                what they take longer on the hosts is what the cables cost
 set -euo pipefail
 
+. "$(dirname "${BASH_SOURCE[0]}")/../launch/shared.sh"
+
 skip() {
     echo "skipped: $*"
     exit 77
 }
-machine_cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+machine_cores=$(cores)
 own_namespaces=(unshare --mount --net --uts --pid --fork --kill-child --mount-proc)
 
 check() {
@@ -52,18 +54,18 @@ if [ "${1:-}" = --layout ]; then
     shift 2 || shift
 fi
 [[ $layout =~ ^([2-9])x([1-9])$ ]] ||
-    { echo "two_hosts: --layout is '$layout'; expected HOSTSxRANKS, as 2x1 or 4x1" >&2; exit 2; }
+    usage "--layout is '$layout'; expected HOSTSxRANKS, as 2x1 or 4x1"
 layout_hosts=${BASH_REMATCH[1]} ranks_each=${BASH_REMATCH[2]}
 if [ "${1:-}" != --inside ]; then
     case ${1:-} in
     --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        print_help
         exit 0
         ;;
     esac
     check
     [ "${1:-}" != --check ] || exit 0
-    [ $# -ge 2 ] || { echo "two_hosts: expected a directory and a script (see --help)" >&2; exit 2; }
+    [ $# -ge 2 ] || usage 'expected a directory and a script'
     exec "${own_namespaces[@]}" "$0" --layout "$layout" --inside "$@"
 fi
 mkdir -p "$2"
@@ -125,7 +127,8 @@ set_link() {
         ip netns exec "${where[0]}" tc qdisc add dev "${where[1]}" root handle 1: tbf rate "${rate}gbit" \
             burst "${burst}b" limit $((burst + 4194304))
         [ "$latency" = 0 ] || [ "${where[0]}" = switch ] ||
-            ip netns exec "${where[0]}" tc qdisc add dev "${where[1]}" parent 1: netem delay "${latency}us" 2>/dev/null ||
+            ip netns exec "${where[0]}" tc qdisc add dev "${where[1]}" parent 1: \
+                netem delay "${latency}us" 2>/dev/null ||
             { echo "this kernel has no netem: the latency stays what it is"; latency=0; }
     done
 }

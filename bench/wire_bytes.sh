@@ -17,13 +17,15 @@ config='' data_path='' out=runs/wire_bytes binary=build/release/nanochat_dist ra
 formats='fp32,full,full fp32,full_base3,full fp32,delta,full bf16,delta,full int8,delta,full
     int8,full_base3,int8_delta int8,delta,int8_delta'
 options 'config data-path out binary ranks formats steps' "$@"
-[ -n "$config" ] || fail '--config is needed (see --help)'
-[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+[ -n "$config" ] || usage '--config is needed'
+allow_root
 mkdir -p "$out"
 source=(--set data.dataset=synthetic --set data.n_samples=4096)
 [ -z "$data_path" ] || source=(--set "data.data_path=$data_path")
 
-echo "| gradients, codes, embedding | $(for n in $ranks; do printf '%d ranks: MB | bytes a parameter | a rank | by plan | ' "$n"; done)"
+head=''
+for n in $ranks; do head+="$n ranks: MB | bytes a parameter | a rank | by plan | "; done
+echo "| gradients, codes, embedding | $head"
 echo "|---|$(for _ in $ranks; do printf -- '--:|--:|--:|--:|'; done)"
 for format in $formats; do
     IFS=, read -r gradients codes embedding <<<"$format"

@@ -69,7 +69,7 @@ static nd_status report_fault(nd_cuda *cuda)
     ND_FAIL_IF(fault.kind == ND_FAULT_CUT, ND_EPEER, "the codes of %s are cut short",
                fault.name.text);
     ND_FAIL_IF(fault.kind == ND_FAULT_CHANGE, ND_EPEER,
-               "the codes of %s: a change of code %lld of %lld came", fault.name.text,
+               "the codes of %s: a change of code %lld of %lld arrived", fault.name.text,
                (long long)fault.position, (long long)fault.limit);
     ND_FAIL_IF(fault.kind == ND_FAULT_STOPPED, ND_EINTERNAL,
                "cuda: the operands of an int8 product (wgmma) did not arrive; set the environment "
@@ -96,8 +96,8 @@ static nd_status cuda_allocate(nd_backend *b, size_t bytes, void **memory)
     if (code != cudaSuccess) {
         cudaGetLastError(); /* a failed allocation is not an error of the next call */
         *memory = NULL;
-        return ND_FAIL(ND_ENOMEM, "cuda: no %zu bytes of device memory (%.2f GiB): %s", bytes,
-                       (double)bytes / (1024.0 * 1024.0 * 1024.0), cudaGetErrorString(code));
+        return ND_FAIL(ND_ENOMEM, "cuda: cannot allocate %zu bytes of device memory (%.2f GiB): %s",
+                       bytes, (double)bytes / (1024.0 * 1024.0 * 1024.0), cudaGetErrorString(code));
     }
     return ND_CUDA(cudaMemsetAsync(*memory, 0, bytes, cuda->stream));
 }

@@ -17,7 +17,7 @@ template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kern
 {
     const size_t own = 32 * sizeof(float);
     ND_FAIL_IF(bytes + own > cuda->shared_limit, ND_EINTERNAL,
-               "cuda: a row needs %zu bytes of shared memory, %zu are there", bytes + own,
+               "cuda: a row needs %zu bytes of shared memory, %zu are available", bytes + own,
                cuda->shared_limit);
     if (bytes + own > 48 * 1024)
         ND_CUDA_TRY(

@@ -104,7 +104,7 @@ nd_status join_host(void *context, int host, int local_rank)
     ND_TRY(nd_nccl_settle(c, ND_NCCL_ALL, code == ncclSuccess ? ncclInProgress : code, what,
                           JOIN_SECONDS));
     ND_FAIL_IF(!c->comms[ND_NCCL_HOST], ND_EINTERNAL,
-               "rank %d: NCCL made no communicator of host %d", c->host->rank, host);
+               "rank %d: NCCL created no communicator for host %d", c->host->rank, host);
     return nd_nccl_settle(c, ND_NCCL_HOST, ncclInProgress, what, JOIN_SECONDS);
 }
 

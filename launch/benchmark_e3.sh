@@ -6,8 +6,8 @@
 # memory at the suite's own size (196M), are planned: `nanochat_dist plan` agrees with runs to the
 # byte.
 #
-#   launch/benchmark_e3.sh [--full | --memory] [--large] [--out DIR] [--seeds N] [--ranks N] [--steps N] [--set KEY=VALUE]...
-#                          [--data-path DIR]
+#   launch/benchmark_e3.sh [--full | --memory] [--large] [--out DIR] [--seeds N] [--ranks N]
+#                          [--steps N] [--set KEY=VALUE]... [--data-path DIR]
 #
 #   --full           configs/e3, the real sizes: for a GPU
 #   --memory         train nothing: the claims of memory alone, in seconds
@@ -25,41 +25,17 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 
-configs=configs/e3/small full='' large='' memory='' sets=() out='' seeds=1 ranks=1 steps='' data_path=''
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --full)
-        full=yes configs=configs/e3
-        shift
-        ;;
-    --large | --memory)
-        printf -v "${1#--}" yes
-        shift
-        ;;
-    --set)
-        [ $# -gt 1 ] || fail '--set needs a value (see --help)'
-        sets+=(--set "$2")
-        shift 2
-        ;;
-    --out | --data-path | --seeds | --ranks | --steps)
-        [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
-        [[ $1 == --out || $1 == --data-path || $2 =~ ^[1-9][0-9]*$ ]] ||
-            fail "$1 is '$2'; expected a whole number from 1"
-        name=${1#--}
-        printf -v "${name//-/_}" %s "$2"
-        shift 2
-        ;;
-    *) fail "unknown option '$1' (see --help)" ;;
-    esac
-done
+configs=configs/e3/small full='' large='' memory='' set=() sets=() out='' seeds=1 ranks=1 steps='' data_path=''
+options 'full! large! memory! set+ out data-path seeds ranks steps' "$@"
+[ -z "$full" ] || configs=configs/e3
+for pair in "${set[@]}"; do sets+=(--set "$pair"); done
+whole --seeds "$seeds"
+whole --ranks "$ranks"
+[ -z "$steps" ] || whole --steps "$steps"
 # The report tells the commands as they are typed in the checkout.
 from_root() { (cd "$1" && pwd | sed "s|^$root/||"); }
 if [ -n "$data_path" ]; then
-    [ -d "$data_path" ] || fail "--data-path: no directory '$data_path'"
+    [ -d "$data_path" ] || usage "--data-path: no directory '$data_path'"
     data_path=$(from_root "$data_path")
 fi
 out=${out:-$root/benchmark_results_$(date +%Y%m%d_%H%M%S)}

@@ -1,18 +1,12 @@
 #!/usr/bin/env bash
 # Runs every test of the coverage preset and writes build/coverage/coverage.md: the part of the
 # lines of src/ that they run, by file, and the ten tests that take longest.
+#
+#   launch/coverage.sh
 set -euo pipefail
-case ${1:-} in
---help | -h)
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-    exit 0
-    ;;
-?*)
-    echo "coverage: unknown argument '$1' (see --help)" >&2
-    exit 2
-    ;;
-esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/shared.sh
+options '' "$@"
 build=build/coverage
 find "$build" -name '*.gcda' -delete 2>/dev/null || true # counts of earlier runs
 

@@ -18,20 +18,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/bare_root.sh"
 
 dir='' suite=trixie mirror='' only='^(core|optim|data|dist)/test_[a-z0-9_]*$'
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --dir | --suite | --mirror | --only)
-        [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
-        printf -v "${1#--}" %s "$2"
-        shift 2
-        ;;
-    *) fail "unknown option '$1' (see --help)" ;;
-    esac
-done
+options 'dir suite mirror only' "$@"
 bare_root_ready
 command -v qemu-aarch64-static >/dev/null || fail 'needs qemu: apt-get install qemu-user-static'
 
@@ -73,7 +60,7 @@ inside "$suite" "set -e
         -DMPI_C_COMPILER=/usr/bin/mpicc.openmpi
     tests=\$(ctest --test-dir build/release -N --tests-regex '$only' |
         sed -n 's#^ *Test *\\#[0-9]*: \\(.*\\)/\\(.*\\)#\\1_\\2#p')
-    cmake --build --preset release --parallel $cores --target nanochat_dist ranks_comm ranks_faults \$tests"
+    cmake --build --preset release --parallel $(cores) --target nanochat_dist ranks_comm ranks_faults \$tests"
 log=$dir/aarch64.tests.log
 said=0
 inside "$suite" "ctest --preset release --tests-regex '$only' --timeout 3000" 2>&1 |

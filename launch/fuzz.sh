@@ -11,31 +11,17 @@
 # A file that breaks a reader is left in build/fuzz, and the exit code is 1.
 set -euo pipefail
 
-seconds=60 keep=false readers=()
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --seconds)
-        [ $# -gt 1 ] || { echo "fuzz: --seconds needs a value (see --help)" >&2; exit 2; }
-        seconds=$2
-        shift
-        ;;
-    --keep) keep=true ;;
-    gguf | safetensors | config_json | manifest | ini | shard_index) readers+=("$1") ;;
-    *)
-        echo "fuzz: unknown argument '$1' (see --help)" >&2
-        exit 2
-        ;;
-    esac
-    shift
-done
-[ ${#readers[@]} -gt 0 ] || readers=(gguf safetensors config_json manifest ini shard_index)
-command -v clang >/dev/null || { echo "fuzz: clang is missing (Debian: apt-get install clang)" >&2; exit 1; }
-
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/shared.sh
+all=(gguf safetensors config_json manifest ini shard_index) seconds=60 keep=''
+options 'seconds keep! READER...' "$@"
+readers=("${operands[@]}")
+[ ${#readers[@]} -gt 0 ] || readers=("${all[@]}")
+for reader in "${readers[@]}"; do
+    [[ " ${all[*]} " = *" $reader "* ]] || usage "unknown reader '$reader'"
+done
+command -v clang >/dev/null || fail 'clang is missing (Debian: apt-get install clang)'
+
 out=build/fuzz
 mkdir -p $out
 sources=(tests/support/fuzz_readers.c src/exchange/{gguf_read,gguf_print,ggml_types,mapped_file}.c
@@ -59,7 +45,7 @@ for reader in "${readers[@]}"; do
         { tail -40 "$out/$reader.log"; exit 1; }
     grep -E '^(Done|stat::)|INITED' "$out/$reader.log"
     grep -oE 'cov: [0-9]+ ft: [0-9]+ corp: [0-9]+' "$out/$reader.log" | tail -1
-    if $keep; then
+    if [ -n "$keep" ]; then
         mkdir -p "$out/merged_$reader"
         "$out/fuzz_$reader" -merge=1 -max_len=4096 "$out/merged_$reader" "tests/fuzz/corpus/$reader" \
             "$out/found_$reader" >>"$out/$reader.log" 2>&1

@@ -31,32 +31,17 @@ all="build $right $fast overlap sanitizer"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
 call='' pack='' deps='' build='' out=${OUT:-} arch='' seconds='' sections=''
 [ ! -e "$here/programs.tar.xz" ] || pack=$here
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --call | --pack | --deps | --sections | --build | --out | --arch | --seconds)
-        [ $# -gt 1 ] || { echo "gpu_check: $1 needs a value (see --help)" >&2; exit 2; }
-        printf -v "${1#--}" %s "${2//,/ }"
-        shift 2
-        ;;
-    *)
-        echo "gpu_check: unknown option '$1' (see --help)" >&2
-        exit 2
-        ;;
-    esac
-done
+. "$here/shared.sh"
+options 'call pack deps sections build out arch seconds' "$@"
+sections=${sections//,/ }
 case $call in
 1) : "${sections:=$right}" "${seconds:=235}" ;;
 2) : "${sections:=$fast}" "${seconds:=410}" ;;
 '') : "${sections:=$all}" "${seconds:=570}" ;;
-*) echo "gpu_check: --call is 1 or 2, not '$call' (see --help)" >&2; exit 2 ;;
+*) usage "--call is 1 or 2, not '$call'" ;;
 esac
 for section in $sections; do
-    [[ " $all " == *" $section "* ]] ||
-        { echo "gpu_check: no section '$section' (see --help)" >&2; exit 2; }
+    [[ " $all " == *" $section "* ]] || usage "no section '$section'"
 done
 [ -z "$pack" ] || pack=$(cd "$pack" && pwd) || exit 2
 [ -z "$deps" ] || deps=$(cd "$deps" && pwd) || exit 2
@@ -156,7 +141,7 @@ wanted() { [[ " $sections " == *" $1 "* ]]; }
 
 build_all() {
     cmake -S "$root" -B "$build" "${cmake_arguments[@]}" &&
-        cmake --build "$build" --parallel "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" \
+        cmake --build "$build" --parallel "$(cores)" \
             --target nanochat_dist bench_throughput \
             bench_ops bench_gpu_attention device_tests
 }
@@ -395,7 +380,7 @@ overlap() {
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
 say "# GPU check: ${gpu:-no GPU}"
-say '' "$(nvcc --version 2>/dev/null | grep release), $(uname -r), $(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) cores, sections: $sections"
+say '' "$(nvcc --version 2>/dev/null | grep release), $(uname -r), $(cores) cores, sections: $sections"
 if [ -z "$arch" ]; then
     arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
 fi

@@ -6,17 +6,9 @@
 #   launch/gpu_deps.sh DIR
 set -euo pipefail
 
-case ${1:-} in
---help | -h)
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-    exit 0
-    ;;
-'' | -*)
-    echo 'gpu_deps: needs a directory (see --help)' >&2
-    exit 2
-    ;;
-esac
-[ $# -eq 1 ] || { echo 'gpu_deps: takes one directory (see --help)' >&2; exit 2; }
+. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+options 'DIR...' "$@"
+[ ${#operands[@]} -eq 1 ] || usage 'needs one directory'
 
 limit=$((60 * 1000 * 1000))
 # What launch/install_deps.sh --build installs and what its programs load, compilers excepted.
@@ -51,6 +43,5 @@ apt-get -q -o APT::Sandbox::User=root download "${known[@]}" >/dev/null
 bytes=$(du -cb ./*.deb | tail -n 1 | cut -f 1)
 echo "gpu_deps: $(find . -name '*.deb' | wc -l) packages, $((bytes / 1000000)) MB in $1"
 if [ "$bytes" -gt "$limit" ]; then
-    echo "gpu_deps: more than the $((limit / 1000000)) MB that such a folder may have" >&2
-    exit 1
+    fail "more than the $((limit / 1000000)) MB that such a folder may have"
 fi

@@ -7,20 +7,13 @@
 #   launch/gpu_kernels.sh [ARCH]     ARCH: 90 (the default), 80, 89 ...
 set -euo pipefail
 
-case ${1:-90} in
---help | -h)
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-    exit 0
-    ;;
-*[!0-9]*)
-    echo "gpu_kernels: '$1' is no architecture (see --help)" >&2
-    exit 2
-    ;;
-esac
-arch=${1:-90}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/shared.sh
+options 'ARCH...' "$@"
+arch=${operands[0]:-90}
+[[ $arch =~ ^[0-9]+$ ]] || usage "'$arch' is not an architecture"
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
-[ -x "$nvcc" ] || { echo 'gpu_kernels: there is no nvcc on the path or in /usr/local/cuda/bin' >&2; exit 1; }
+[ -x "$nvcc" ] || fail 'there is no nvcc on the path or in /usr/local/cuda/bin'
 
 echo '| kernel | file | registers | stack | spill stores | spill loads | static shared |'
 echo '|---|---|---|---|---|---|---|'
@@ -55,5 +48,6 @@ trap 'rm -f "$code"' EXIT
 echo
 echo '| instruction of int8_hopper.cu | times |'
 echo '|---|---|'
-cuobjdump -sass "$code" | grep -oE '\b(IGMMA|HGMMA|IMMA|UTMALDG|USETMAXREG|SYNCS)[A-Z0-9.]*[0-9x]*[A-Z0-9.]*' | LC_ALL=C sort |
+cuobjdump -sass "$code" |
+    grep -oE '\b(IGMMA|HGMMA|IMMA|UTMALDG|USETMAXREG|SYNCS)[A-Z0-9.]*[0-9x]*[A-Z0-9.]*' | LC_ALL=C sort |
     uniq -c | awk '{ printf "| `%s` | %s |\n", $2, $1 }'

@@ -15,27 +15,10 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/shared.sh
-dir='' arch=90 build=build/gpu_pack jobs=$cores
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --arch | --build | --jobs)
-        [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
-        printf -v "${1#--}" %s "$2"
-        shift 2
-        ;;
-    -*) fail "unknown option '$1' (see --help)" ;;
-    *)
-        [ -z "$dir" ] || fail 'takes one directory (see --help)'
-        dir=$1
-        shift
-        ;;
-    esac
-done
-[ -n "$dir" ] || fail 'needs a directory (see --help)'
+arch=90 build=build/gpu_pack jobs=$(cores)
+options 'arch build jobs DIR...' "$@"
+[ ${#operands[@]} -eq 1 ] || usage 'needs one directory'
+dir=${operands[0]}
 limit=$((60 * 1000 * 1000))
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
@@ -102,7 +85,7 @@ cp -r "$losses" "$stage/losses"
 
 rm -f "$dir/programs.tar.xz"
 tar -C "$stage" -c . | xz -T "$jobs" --lzma2=preset=2,dict=16MiB >"$dir/programs.tar.xz"
-cp launch/gpu_check.sh launch/gpu_libraries.sh "$dir/"
+cp launch/gpu_check.sh launch/gpu_libraries.sh launch/shared.sh "$dir/"
 mkdir -p "$dir/xz" # not every system has it
 cp "$(command -v xz)" "$(ldd "$(command -v xz)" | awk '/liblzma/ { print $3 }')" "$dir/xz/"
 bytes=$(du -cb "$dir" | tail -n 1 | cut -f 1)

@@ -19,22 +19,10 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 . "$root/launch/bare_root.sh"
 
-pack='' suite=trixie dir='' mirror='' nvidia=/usr/local/cuda/lib64
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --suite | --dir | --mirror | --nvidia)
-        [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
-        printf -v "${1#--}" %s "$2"
-        shift 2
-        ;;
-    -*) fail "unknown option '$1' (see --help)" ;;
-    *) pack=$1; shift ;;
-    esac
-done
+suite=trixie dir='' mirror='' nvidia=/usr/local/cuda/lib64
+options 'suite dir mirror nvidia PACK...' "$@"
+[ ${#operands[@]} -eq 1 ] || usage 'needs one folder, PACK'
+pack=${operands[0]}
 [ -e "$pack/programs.tar.xz" ] || fail "no programs.tar.xz in '$pack' (see launch/gpu_pack.sh)"
 [ -e "$nvidia/libcudnn.so.9" ] || nvidia=${nvidia/lib64/lib}
 [ -e "$nvidia/libcudnn.so.9" ] || fail "no libcudnn.so.9 in $nvidia; name its folder with --nvidia"
@@ -61,7 +49,8 @@ chmod +x "$target/srv/driver/bin/nvidia-smi"
 # As wheels lay them out; hard links where the disk is the same.
 python_packages() {
     local site=$target/usr/lib/python3/dist-packages/nvidia part
-    inside "$suite" 'command -v python3 >/dev/null || { apt-get -q update && apt-get -q install -y --no-install-recommends python3-minimal; }'
+    inside "$suite" 'command -v python3 >/dev/null ||
+        { apt-get -q update && apt-get -q install -y --no-install-recommends python3-minimal; }'
     for part in cu13:cublasLt cu13:nvrtc nccl:nccl cudnn:cudnn; do
         mkdir -p "$site/${part%:*}/lib"
         for library in "$nvidia/lib${part#*:}"*.so.[0-9]*; do

@@ -54,10 +54,7 @@ cluster munge              lets them trust each other
 cluster iproute2           networks of namespaces
 '
 
-fail() {
-    printf 'install_deps: %s\n' "$*" >&2
-    exit 1
-}
+. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 
 groups=' ' check=false names=false
 for argument in "$@"; do
@@ -66,10 +63,10 @@ for argument in "$@"; do
     --check) check=true ;;
     --names) names=true ;;
     --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        print_help
         exit 0
         ;;
-    *) fail "unknown option '$argument' (see --help)" ;;
+    *) usage "unknown option '$argument'" ;;
     esac
 done
 [ "$groups" = ' ' ] && groups=' build test quickstart report '
@@ -81,7 +78,7 @@ if $names; then
     exit 0
 fi
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-    printf 'install_deps: this is no Debian system (no dpkg-query and apt-get). ' >&2
+    printf 'install_deps: this is not a Debian system (no dpkg-query and apt-get). ' >&2
     printf 'What these packages hold is needed, under whatever name:\n' >&2
     wanted | sed 's/^/  /' >&2
     exit 1

@@ -16,27 +16,17 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 . "$root/launch/unpacked.sh"
 
-prefix='' cuda=OFF list=''
-for argument in "$@"; do
-    case $argument in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --cuda) cuda=ON ;;
-    --list) list=yes ;;
-    -*) fail "unknown option '$argument' (see --help)" ;;
-    *) [ -z "$prefix" ] || fail 'one directory, please (see --help)'; prefix=$argument ;;
-    esac
-done
-[ -n "$prefix" ] || fail 'needs a directory (see --help)'
+cuda='' list=''
+options 'cuda! list! PREFIX...' "$@"
+[ ${#operands[@]} -eq 1 ] || usage 'needs one directory'
+prefix=${operands[0]}
 for tool in cc c++; do
     command -v "$tool" >/dev/null ||
         fail "no $tool on the path: load a compiler module, or ask for gcc and g++"
 done
 for tool in apt-get dpkg; do
     command -v "$tool" >/dev/null ||
-        fail "no $tool: this is no Debian or Ubuntu system. Use launch/container, or modules for all of: $(
+        fail "no $tool: this is not a Debian or Ubuntu system. Use launch/container, or modules for all of: $(
             "$root/launch/install_deps.sh" --build --names | tr '\n' ' ')"
 done
 mkdir -p "$prefix"
@@ -71,7 +61,7 @@ if [ -n "$list" ]; then
 fi
 
 cmake_arguments=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF
-    -DND_WERROR=OFF "-DND_CUDA=$cuda"
+    -DND_WERROR=OFF "-DND_CUDA=$([ -n "$cuda" ] && echo ON || echo OFF)"
     "-DCMAKE_INSTALL_PREFIX=$prefix")
 : >"$prefix/env.sh"
 if [ ${#missing[@]} -gt 0 ]; then
@@ -88,8 +78,8 @@ echo "export PATH=$prefix/bin:\$PATH" >>"$prefix/env.sh"
 say "the build, in $state/build"
 cmake -S . -B "$state/build" "${cmake_arguments[@]}" >"$state/log" 2>&1 ||
     { tail -n 30 "$state/log" >&2; fail "CMake failed; all it said is in $state/log"; }
-cmake --build "$state/build" --parallel "$cores" --target nanochat_dist
-cmake --install "$state/build" 
+cmake --build "$state/build" --parallel "$(cores)" --target nanochat_dist
+cmake --install "$state/build"
 
 say 'two ranks train a step'
 work=$(mktemp -d)

@@ -8,17 +8,9 @@
 # Prints every include that breaks a rule; exits 1 when there is one.
 set -euo pipefail
 
-case ${1:-} in
---help | -h)
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-    exit 0
-    ;;
--*)
-    echo "modules: unknown option '$1' (see --help)" >&2
-    exit 2
-    ;;
-esac
-cd "${1:-$(dirname "${BASH_SOURCE[0]}")/..}"
+. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+options 'DIR...' "$@"
+cd "${operands[0]:-$(dirname "${BASH_SOURCE[0]}")/..}"
 
 # "module known known ..." a line, in the order of CMakeLists.txt: below before above.
 known=$(awk -F '[ ()]+' '/^nd_add_module\(/ {

@@ -15,21 +15,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 
 steps='' ranks=2 dir=''
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --steps | --ranks | --dir)
-        [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
-        [ "$1" = --dir ] || [[ $2 =~ ^[1-9][0-9]*$ ]] || fail "$1 is '$2'; expected a whole number from 1"
-        printf -v "${1#--}" %s "$2"
-        shift 2
-        ;;
-    *) fail "unknown option '$1' (see --help)" ;;
-    esac
-done
+options 'steps ranks dir' "$@"
+[ -z "$steps" ] || whole --steps "$steps"
+whole --ranks "$ranks"
 if [ -n "$dir" ]; then
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
@@ -89,7 +77,7 @@ rust_tokenizer "$data"
 begin pack 'all of the Rust sources as shards of tokens; 1 % of the documents is held out'
 rust_shards "$data"
 
-begin train "configs/quickstart.ini on $ranks rank(s) and $cores core(s); after a Ctrl-C, start again to resume"
+begin train "configs/quickstart.ini on $ranks rank(s) and $(cores) core(s); after a Ctrl-C, start again to resume"
 launcher "$ranks"
 [ -n "$steps" ] || choose_steps
 "${launch[@]}" "$program" --config configs/quickstart.ini \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains, and starts the ranks again by itself when one of them, a host or the network is lost.
-# Every start goes on from the newest whole snapshot in memory or checkpoint on disk (--resume auto;
+# Every start goes on from the newest complete snapshot in memory or checkpoint on disk (--resume auto;
 # docs/recovery.md).
 #
 #   launch/run.sh [OPTIONS] [--] ARGUMENTS OF nanochat_dist train
@@ -26,17 +26,19 @@
 #
 # Lost hosts are those that do not answer `$ND_AGENT HOST true` (ssh) within 5 s. The ranks that are
 # left are as many as the configuration allows (`nanochat_dist plan --ranks N`). ND_PROGRAM names
-# the program, ND_MPIRUN_OPTIONS further options of mpirun.
+# the program (the checkout's or the installed one, else nanochat_dist on the path),
+# ND_MPIRUN_OPTIONS further options of mpirun.
 set -euo pipefail
 
+. "$(dirname "$(readlink -f "$0")")/shared.sh"
+
 say() { printf 'run.sh: %s\n' "$*" >&2; }
-usage() { say "$* (see --help)"; exit 2; }
 
 np='' hosts='' hostfile='' spare='' max=10 launch='' take_back=5
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        print_help
         exit 0
         ;;
     --np | --hosts | --hostfile | --spare | --max-restarts | --launch | --take-back)
@@ -49,22 +51,34 @@ while [ $# -gt 0 ]; do
         shift
         break
         ;;
-    *) break ;;
+    *) # the program's, unless they follow a --
+        for word in "$@"; do
+            [ "$word" != -- ] || usage "unknown option '$1' before --"
+        done
+        break
+        ;;
     esac
 done
-[[ ${np:-1} =~ ^[1-9][0-9]*$ ]] || usage "--np is '$np'; expected a whole number from 1"
-[[ $max =~ ^[0-9]+$ ]] || usage "--max-restarts is '$max'; expected a whole number from 0"
-[[ $take_back =~ ^[0-9]+$ ]] || usage "--take-back is '$take_back'; expected a whole number from 0"
+whole --np "${np:-1}"
+whole --max-restarts "$max" 0
+whole --take-back "$take_back" 0
 [ -z "$hosts" ] || [ -z "$np$hostfile" ] || usage '--hosts excludes --np and --hostfile'
 [ -z "$hostfile" ] || [ -z "$np" ] || usage '--hostfile excludes --np'
 [ -z "$launch" ] || [ -z "$np$hosts$hostfile$spare" ] ||
     usage '--launch says itself where ranks run'
 [ -z "$spare" ] || [ -n "$hosts$hostfile" ] || usage '--spare needs --hosts or --hostfile'
 
-program=${ND_PROGRAM:-$(cd "$(dirname "$0")/.." && pwd)/build/release/nanochat_dist}
-command -v "$program" >/dev/null || usage "there is no program $program; build it, or name it with ND_PROGRAM"
+# In a checkout, beside an installation's share/nanochat_dist/launch, or on the path.
+here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
+program=${ND_PROGRAM:-}
+for place in "$here/../build/release/nanochat_dist" "$here/../../../bin/nanochat_dist"; do
+    [ -n "$program" ] || [ ! -x "$place" ] || program=$(realpath "$place")
+done
+program=${program:-nanochat_dist}
+command -v "$program" >/dev/null ||
+    usage "there is no program $program; build it, or name it with ND_PROGRAM"
+allow_root
 agent=${ND_AGENT:-ssh -o BatchMode=yes -o ConnectTimeout=4}
-cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 
 # Hosts in use and spare ones: HOST:RANKS, which are all, in the order in which they are taken.
 if [ -n "$hostfile" ]; then
@@ -101,7 +115,8 @@ if [ -z "$run_dir" ]; then # what the configuration says, which may be named as 
     at=$(dirname "$(readlink -f "$(command -v "$program")")")
     for file in "$config"{,.ini} "$at"/{../share/nanochat_dist,../..}/configs/{,e3/,models/}"$config"{,.ini}; do
         [ -f "$file" ] || continue
-        run_dir=$(sed -n 's/^[[:space:]]*run_dir[[:space:]]*=[[:space:]]*"\{0,1\}\([^";#]*[^";#[:space:]]\).*/\1/p' "$file")
+        run_dir=$(sed -n 's/[[:space:]]*=[[:space:]]*/=/
+            s/^[[:space:]]*run_dir="\{0,1\}\([^";#]*[^";#[:space:]]\).*/\1/p' "$file")
         break
     done
 fi
@@ -203,7 +218,7 @@ compose() {
     fi
     if [ ${#used[@]} -eq 0 ]; then
         room=${np:-1}
-        [ "$room" -le "$cores" ] || list=--oversubscribe
+        [ "$room" -le "$(cores)" ] || list=--oversubscribe
         read -ra command_line <<<"mpirun $quickly $list -np $room ${ND_MPIRUN_OPTIONS:-}"
         return
     fi

@@ -1,19 +1,83 @@
-# What scripts in launch/ share; to be sourced from the root of the checkout.
+# shellcheck shell=bash
+# What scripts share; to be sourced. Those that build or train do so from the root of the checkout.
 
 fail() {
     printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2
     exit 1
 }
 
+usage() { # wrong usage: what is wrong
+    printf '%s: %s (see --help)\n' "$(basename "$0" .sh)" "$*" >&2
+    exit 2
+}
+
+# The head of the script, without its first line.
+print_help() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; }
+
+# options 'NAME FLAG! LIST+ ... [WORD...]' "$@": an option --a-name VALUE sets the variable a_name,
+# --flag sets flag to yes, and --list VALUE, which may be repeated, adds to the array list; what
+# follows -- goes to the array `more`. Other words go to the array `operands` where the names end in
+# dots, and are errors elsewhere. --help prints the head of the script.
+options() {
+    local names=" $1 " name variable
+    more=() operands=()
+    shift
+    while [ $# -gt 0 ]; do
+        name=${1#--} variable=${1#--}
+        variable=${variable//-/_}
+        case $1 in
+        --help | -h)
+            print_help
+            exit 0
+            ;;
+        --)
+            shift
+            more=("$@")
+            return
+            ;;
+        -?*)
+            if [[ $1 = --* && $names = *" $name! "* ]]; then
+                printf -v "$variable" yes
+                shift
+                continue
+            fi
+            [[ $1 = --* && $names =~ \ $name\+?\  ]] || usage "unknown option '$1'"
+            [ $# -gt 1 ] || usage "$1 needs a value"
+            if [[ $names = *" $name+ "* ]]; then
+                local -n array=$variable
+                array+=("$2")
+                unset -n array
+            else
+                printf -v "$variable" %s "$2"
+            fi
+            shift 2
+            ;;
+        *)
+            [[ $names = *'... ' ]] || usage "unknown argument '$1'"
+            operands+=("$1")
+            shift
+            ;;
+        esac
+    done
+}
+
+# whole OPTION VALUE [LEAST]: wrong usage unless the value is a whole number from 1, or LEAST.
+whole() {
+    [[ $2 =~ ^(0|[1-9][0-9]*)$ && $2 -ge ${3:-1} ]] ||
+        usage "$1 is '$2'; expected a whole number from ${3:-1}"
+}
+
 program=build/release/nanochat_dist
-# nproc obeys the two variables, which say how many threads a process may have.
-cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+
+# How many cores this process may use. nproc obeys the two variables, which say how many threads it
+# may have.
+cores() { env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc; }
 
 # CUDA's kernels take minutes to compile and are left out where no GPU is.
 build_program() {
     [ -e build/release/build.ninja ] ||
         cmake --preset release -DBUILD_TESTING=OFF $([ -e /dev/nvidia0 ] || echo -DND_CUDA=OFF)
-    cmake --build --preset release --parallel "$cores" --target nanochat_dist
+    cmake --build --preset release --parallel "$(cores)" --target nanochat_dist
 }
 
 # rust_tokenizer DIR [PIECES]: DIR/tokenizer.model, learned from the Rust sources of the package
@@ -26,7 +90,7 @@ rust_tokenizer() {
         echo "reusing $1/tokenizer.model"
     else
         "$program" tokenizer train --input "$corpus" --glob '*.rs' --vocab-size "${2:-4096}" \
-            --max-bytes 12M --threads "$cores" --output "$1/tokenizer.model"
+            --max-bytes 12M --threads "$(cores)" --output "$1/tokenizer.model"
     fi
 }
 
@@ -68,10 +132,14 @@ rust_sources() {
     echo "$corpus"
 }
 
-# launcher RANKS: sets `launch` to what starts the program on so many ranks of this machine.
-# Containers often run as root, which Open MPI wants said; --oversubscribe lets ranks share a core,
-# and --bind-to none lets every rank use its share of many.
-launcher() {
+# Containers often run as root, which Open MPI wants said.
+allow_root() {
     [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+}
+
+# launcher RANKS: sets `launch` to what starts the program on so many ranks of this machine.
+# --oversubscribe lets ranks share a core, and --bind-to none lets every rank use its share of many.
+launcher() {
+    allow_root
     launch=(mpirun --oversubscribe --bind-to none -np "$1")
 }

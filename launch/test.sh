@@ -11,27 +11,12 @@
 #   --skip REGEX   not those whose name matches; of both, only what the tests need is built
 set -euo pipefail
 
-preset=release only='' skip=''
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --preset | --only | --skip)
-        [ $# -gt 1 ] || { echo "test: $1 needs a value (see --help)" >&2; exit 2; }
-        printf -v "${1#--}" %s "$2"
-        shift 2
-        ;;
-    *)
-        echo "test: unknown option '$1' (see --help)" >&2
-        exit 2
-        ;;
-    esac
-done
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/shared.sh
+preset=release only='' skip=''
+options 'preset only skip' "$@"
 build=build/$preset
-jobs=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+jobs=$(cores)
 
 say() { printf '\n== [%d s] %s\n' "$SECONDS" "$*"; }
 broken=()
@@ -95,7 +80,8 @@ chosen=(--preset "$preset" ${only:+--tests-regex "$only"} ${skip:+--exclude-rege
 targets=()
 if [ -n "$only$skip" ]; then # module/test_thing[.isa] is the program module_test_thing; docs want all
     mapfile -t targets < <(ctest "${chosen[@]}" --show-only |
-        sed -n 's/^ *Test *#[0-9]*: \([^.]*\).*/\1/p' | sed 's|^docs/.*|all|; s|/device_nccl|/program_nccl|; s|/|_|' | sort -u)
+        sed -n 's/^ *Test *#[0-9]*: \([^.]*\).*/\1/p' |
+        sed 's|^docs/.*|all|; s|/device_nccl|/program_nccl|; s|/|_|' | sort -u)
 fi
 cmake --build --preset "$preset" --parallel "$jobs" ${targets[@]:+--target "${targets[@]}"}
 
@@ -109,8 +95,7 @@ fi
 
 say "tests, preset $preset"
 export CRITERION_VERBOSITY_LEVEL=1 # a line and a time for every test
-# Containers often run as root, which Open MPI wants said.
-[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+allow_root
 started=$SECONDS
 report=$build/Testing/test_report.log
 mkdir -p "$build/Testing"

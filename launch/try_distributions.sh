@@ -20,22 +20,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 . "$root/launch/bare_root.sh"
 
-dir='' mirror='' steps=2 only='' compiler='' suites=()
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --dir | --mirror | --steps | --only | --compiler)
-        [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
-        printf -v "${1#--}" %s "$2"
-        shift 2
-        ;;
-    -*) fail "unknown option '$1' (see --help)" ;;
-    *) suites+=("$1"); shift ;;
-    esac
-done
+dir='' mirror='' steps=2 only='' compiler=''
+options 'dir mirror steps only compiler SUITE...' "$@"
+suites=("${operands[@]}")
 [ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
 bare_root_ready
 settings=(${compiler:+"CC=$compiler"})

@@ -19,12 +19,13 @@ unpack_packages() {
 
 # unpacked_environment ROOT: prints the exports with which programs from there run.
 unpacked_environment() {
-    local root=$1 lib
+    local root=$1 lib system
     lib=$root/usr/lib/$(cc -dumpmachine)
-    # Some packages have their libraries in /lib.
+    system=$root/lib/$(cc -dumpmachine) # some packages have their libraries there
     cat <<END
 export PATH=$root/usr/bin:\$PATH
-export LD_LIBRARY_PATH=$lib:$lib/openmpi/lib:$lib/hdf5/serial:$lib/openblas-serial:$root/lib/$(cc -dumpmachine)\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH=$lib/openblas-serial:$system\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH=$lib:$lib/openmpi/lib:$lib/hdf5/serial:\$LD_LIBRARY_PATH
 END
     # Plugins for networks that the machine has no libraries for are no errors.
     [ ! -d "$lib/openmpi" ] || cat <<END
@@ -39,7 +40,8 @@ use_unpacked() {
     lib=$root/usr/lib/$(cc -dumpmachine)
     mpi=$lib/openmpi
     eval "$(unpacked_environment "$root")"
-    export PKG_CONFIG_PATH=$lib/pkgconfig:$root/usr/share/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH} PKG_CONFIG_SYSROOT_DIR=$root
+    export PKG_CONFIG_PATH=$lib/pkgconfig:$root/usr/share/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
+    export PKG_CONFIG_SYSROOT_DIR=$root
     cmake_arguments+=(
         "-DCMAKE_PREFIX_PATH=$root/usr"
         "-DCMAKE_LIBRARY_PATH=$lib;$lib/hdf5/serial;$lib/openblas-serial"

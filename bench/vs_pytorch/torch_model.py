@@ -13,7 +13,11 @@ import argparse
 import json
 import resource
 import statistics
+import sys
 import time
+
+if {"--help", "-h"} & set(sys.argv[1:]):  # before imports of what may be missing
+    sys.exit(print(__doc__))
 
 import torch
 import torch.nn.functional as F

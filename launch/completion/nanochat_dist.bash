@@ -21,7 +21,8 @@ _nanochat_dist_configs() {
     local bin place
     bin=$(dirname "$(readlink -f "$(type -P "$1")")")
     for place in "$bin/../share/nanochat_dist/configs" "$bin/../../configs"; do
-        [ ! -d "$place" ] || find "$place" -name '*.ini' -printf '%P\n'
+        # claims.ini is no configuration.
+        [ ! -d "$place" ] || (cd "$place" && grep -rl --include='*.ini' '^\[model\]' . | sed 's|^\./||')
     done
 }
 
@@ -39,7 +40,7 @@ _nanochat_dist() {
         at=2
         if [ "${command[0]}" = tokenizer ]; then
             if [ "$COMP_CWORD" -eq 2 ]; then
-                mapfile -t COMPREPLY < <(compgen -W 'train encode decode --help' -- "$current")
+                mapfile -t COMPREPLY < <(compgen -W 'train encode decode --help --version' -- "$current")
                 return
             fi
             command+=("${COMP_WORDS[2]}")

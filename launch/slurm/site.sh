@@ -12,7 +12,10 @@ export ND_SLURM=${ND_SLURM:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)}
 
 # The program, and what it needs to be found.
 # module load openmpi hdf5
-export ND_PROGRAM=${ND_PROGRAM:-$ND_SLURM/../../build/release/nanochat_dist}
+# The checkout's, or the installed one that these files came with, unless you name another.
+nd_built=$ND_SLURM/../../build/release/nanochat_dist
+[ -x "$nd_built" ] || nd_built=$ND_SLURM/../../../../bin/nanochat_dist
+export ND_PROGRAM=${ND_PROGRAM:-$nd_built}
 
 # How ranks are started: srun (with PMIx, which `srun --mpi=list` must name) or mpirun.
 export ND_LAUNCHER=${ND_LAUNCHER:-srun}

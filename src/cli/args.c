@@ -1,5 +1,6 @@
 #include "cli/args.h"
 
+#include "cli/cli.h"
 #include "core/base/edit_distance.h"
 
 #include <math.h>
@@ -17,15 +18,33 @@ static void print_help(const nd_command *command, FILE *out)
         fprintf(out, "  %-30s %s\n", left, arg->help);
     }
     fprintf(out, "  %-30s %s\n", "--help", "this text");
+    fprintf(out, "  %-30s %s\n", "--version", "the version, how it was built, and its libraries");
 }
 
+/* The option nearest to `name`; NULL where none is near. */
 static const nd_arg *nearest(const nd_command *command, const char *name)
 {
-    const nd_arg *best = &command->args[0];
-    for (int i = 1; i < command->arg_count; i++)
-        if (nd_edit_distance(command->args[i].name, name) < nd_edit_distance(best->name, name))
+    const nd_arg *best = NULL;
+    int best_distance = 0;
+    for (int i = 0; i < command->arg_count; i++) {
+        const int distance =
+            nd_name_distance(name + strspn(name, "-"), command->args[i].name + strlen("--"));
+        if (distance >= 0 && (!best || distance < best_distance)) {
             best = &command->args[i];
+            best_distance = distance;
+        }
+    }
     return best;
+}
+
+static nd_status refuse_option(const nd_command *command, const char *text, size_t length)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)length, text);
+    const nd_arg *near = nearest(command, name);
+    ND_FAIL_IF(near, ND_ECONFIG, "unknown option '%s'; the nearest is %s (see --help)", name,
+               near->name);
+    return ND_FAIL(ND_ECONFIG, "unknown option '%s' (see --help)", name);
 }
 
 /* NaN for an unknown suffix. */
@@ -92,8 +111,8 @@ static nd_status parse_option(const nd_command *command, int argc, char **argv, 
         if (strlen(command->args[i].name) == length &&
             strncmp(command->args[i].name, text, length) == 0)
             arg = &command->args[i];
-    ND_FAIL_IF(!arg, ND_ECONFIG, "unknown option '%.*s'; the nearest is %s (see --help)",
-               (int)length, text, nearest(command, text)->name);
+    if (!arg)
+        return refuse_option(command, text, length);
     if (arg->type == ND_ARG_FLAG && !equals) {
         *(bool *)arg->value = true;
         return ND_OK;
@@ -109,6 +128,17 @@ static nd_status parse_option(const nd_command *command, int argc, char **argv, 
     return assign_value(arg, argv[++*at]);
 }
 
+/* Prints what --help and --version ask for. Returns whether it was asked for. */
+static bool answer(const nd_command *command, const char *word)
+{
+    const bool help = nd_cli_is_help(word), version = nd_cli_is_version(word);
+    if (help)
+        print_help(command, stdout);
+    if (version)
+        nd_cli_print_version(stdout);
+    return help || version;
+}
+
 nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_rest *rest,
                         bool *helped)
 {
@@ -122,11 +152,9 @@ nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg
             options_end = true;
             continue;
         }
-        if (!options_end && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
-            print_help(command, stdout);
-            *helped = true;
+        *helped = !options_end && answer(command, argv[i]);
+        if (*helped)
             return ND_OK;
-        }
         if (!options_end && argv[i][0] == '-' && argv[i][1] != '\0') {
             ND_TRY(parse_option(command, argc, argv, &i, &given));
             continue;

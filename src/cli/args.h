@@ -46,12 +46,13 @@ typedef struct nd_command {
 
 /* Parses argv[1..]. An option that takes a value is given once, unless it is ND_ARG_APPEND.
  * Positional arguments, among them all that follow "--", go to `rest` (NULL: none are allowed),
- * which overwrites argv. --help prints and sets *helped; the caller then returns ND_OK. Errors:
- * ND_ECONFIG naming the option and the nearest one. */
+ * which overwrites argv. --help (-h) and --version (-V) print and set *helped; the caller then
+ * returns ND_OK. Errors: ND_ECONFIG naming the option and the nearest one. */
 nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_rest *rest,
                         bool *helped);
 
-/* nd_args_parse in a function that returns nd_status: returns after --help and on errors. */
+/* nd_args_parse in a function that returns nd_status: returns on errors, and after --help and
+ * --version. */
 #define ND_ARGS_PARSE(command, argc, argv, rest)                                                   \
     do {                                                                                           \
         bool nd_helped_;                                                                           \

@@ -5,6 +5,7 @@
 #include "core/base/error.h"
 #include "dist/comm.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 
 nd_status nd_cli_train(int argc, char **argv);
@@ -23,6 +24,10 @@ nd_status nd_cli_report(int argc, char **argv);
  * and aborts the whole job with its exit code; a shared one is printed by rank 0. Destroys `comm`.
  * Returns `status`. */
 nd_status nd_cli_shutdown(nd_comm *comm, nd_status status);
+
+/* --help or -h; --version or -V. */
+bool nd_cli_is_help(const char *word);
+bool nd_cli_is_version(const char *word);
 
 /* What `--version` prints: version, commit, how the program was built, and its libraries. */
 void nd_cli_print_version(FILE *out);

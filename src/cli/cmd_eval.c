@@ -58,8 +58,8 @@ static nd_status print_json(const eval_arguments *a, const nd_loaded_model *l,
                           "val_loss", e->loss, "val_bpb", e->bits_per_byte, "tokens",
                           (json_int_t)e->tokens, "sequences", (json_int_t)e->sequences);
     ND_FAIL_IF(!o, ND_ENUMERIC,
-               "%s has no JSON: the loss %g is not finite, or the name is not UTF-8", l->directory,
-               e->loss);
+               "%s: cannot be written as JSON: the loss %g is not finite, or the name is not UTF-8",
+               l->directory, e->loss);
     json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
     putchar('\n');
     json_decref(o);
@@ -90,7 +90,7 @@ nd_status nd_cli_eval(int argc, char **argv)
         {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (the run's)"},
         {"--threads", ND_ARG_INT, &a.threads, "N", "threads (a share of the cores)"},
         {"--no-activation-quant", ND_ARG_FLAG, &a.no_activation_quant, NULL,
-         "leave activations unquantised"},
+         "leave activations unquantized"},
         {"--json", ND_ARG_FLAG, &a.json, NULL, "print one JSON object"},
     };
     const nd_command command = {"nanochat_dist eval --checkpoint DIR [--data-path DIR] [options]",

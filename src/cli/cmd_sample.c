@@ -87,7 +87,7 @@ static nd_status open_logits(const char *path, int64_t vocabulary, nd_out_file *
 {
     struct stat info;
     const bool present = stat(path, &info) == 0 && S_ISREG(info.st_mode);
-    ND_FAIL_IF(present && info.st_size % (vocabulary * (int64_t)sizeof(float)) != 0, ND_EIO,
+    ND_FAIL_IF(present && info.st_size % (vocabulary * (int64_t)sizeof(float)) != 0, ND_ECONFIG,
                "%s: this file holds no logits of %lld tokens and is not replaced; move it "
                "elsewhere, or give another name",
                path, (long long)vocabulary);
@@ -160,7 +160,7 @@ nd_status nd_cli_sample(int argc, char **argv)
         {"--reply-prefix", ND_ARG_TEXT, &a.reply_prefix, "TEXT",
          "--chat: precedes the reply (a new line and 'Assistant:')"},
         {"--no-activation-quant", ND_ARG_FLAG, &a.no_activation_quant, NULL,
-         "leave activations unquantised"},
+         "leave activations unquantized"},
         {"--logits", ND_ARG_TEXT, &a.logits, "FILE",
          "write the logits after each token, the prompt's too: float32 [tokens, vocab_size]"},
         {"--ids", ND_ARG_FLAG, &a.ids, NULL, "print token numbers instead of text"},

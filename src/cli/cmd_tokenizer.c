@@ -178,8 +178,12 @@ nd_status nd_cli_tokenizer(int argc, char **argv)
         return run_train(argc - 1, argv + 1);
     if (strcmp(action, "encode") == 0 || strcmp(action, "decode") == 0)
         return run_conversion(argc - 1, argv + 1);
-    ND_FAIL_IF(strcmp(action, "--help") != 0, ND_ECONFIG,
-               "tokenizer: '%s' is no action; expected train, encode or decode", action);
+    if (nd_cli_is_version(action)) {
+        nd_cli_print_version(stdout);
+        return ND_OK;
+    }
+    ND_FAIL_IF(!nd_cli_is_help(action), ND_ECONFIG,
+               "tokenizer: '%s' is not an action; expected train, encode or decode", action);
     fputs("usage: nanochat_dist tokenizer train|encode|decode [options]\n\n"
           "  train    learn a tokenizer (SentencePiece BPE with byte fallback) from text\n"
           "  encode   text to tokens, one decimal number a token\n"

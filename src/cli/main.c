@@ -81,11 +81,11 @@ int main(int argc, char **argv)
         print_usage(stderr);
         return ND_ECONFIG;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+    if (nd_cli_is_help(argv[1]) || strcmp(argv[1], "help") == 0) {
         print_usage(stdout);
         return exit_code(ND_OK);
     }
-    if (strcmp(argv[1], "--version") == 0) {
+    if (nd_cli_is_version(argv[1])) {
         nd_cli_print_version(stdout);
         return exit_code(ND_OK);
     }

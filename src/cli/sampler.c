@@ -81,9 +81,13 @@ int64_t nd_sampler_remaining(const nd_sampler *s)
 nd_status nd_sampler_feed(nd_sampler *s, const int32_t *tokens, size_t count)
 {
     const int64_t held = s->generator.length, all = held + (int64_t)count;
-    ND_FAIL_IF(all > context_length(s), ND_EDATA,
-               "%zu tokens after %lld do not fit a context of %lld", count, (long long)held,
-               (long long)context_length(s));
+    const long long context = context_length(s);
+    ND_FAIL_IF(all > context && held == 0, ND_EDATA,
+               "the prompt has %zu tokens, the model's context %lld: shorten the prompt", count,
+               context);
+    ND_FAIL_IF(all > context, ND_EDATA,
+               "%zu further tokens do not fit: %lld of the context's %lld are in use", count,
+               (long long)held, context);
     if (all > s->generator.max_tokens)
         ND_TRY(nd_sampler_reserve(s, all > 2 * held ? all : 2 * held));
     if (!s->logits_out)

@@ -2,6 +2,18 @@
 #include "core/base/build_info.h"
 #include "train/libraries.h"
 
+#include <string.h>
+
+bool nd_cli_is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+bool nd_cli_is_version(const char *word)
+{
+    return strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0;
+}
+
 void nd_cli_print_version(FILE *out)
 {
     char options[256], libraries[384];

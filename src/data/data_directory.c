@@ -71,17 +71,18 @@ static nd_status fail_without_index(const char *path)
 {
     contents t = {.shards = 0};
     ND_TRY(nd_data_directory_list(path, note_file, &t));
-    ND_FAIL_IF(t.unfinished[0] || (t.staging && t.shards == 0), ND_EDATA,
-               "%s: no whole data set: a pack is still running here or was interrupted (it left "
-               "%s); run it again%s",
-               path, t.unfinished[0] ? t.unfinished : ND_PACK_STAGING,
-               t.shards ? " with --overwrite" : "");
     ND_FAIL_IF(
-        t.shards > 0, ND_EDATA,
-        "%s/%s: %d shard%s here, but no " ND_SHARD_INDEX_NAME
-        ", which pack writes last: packed by an older version or another program, or not copied "
-        "whole. When all shards are there, make the index with `nanochat_dist pack --index %s`",
-        path, t.shard, t.shards, t.shards == 1 ? "" : "s", path);
+        t.unfinished[0] || (t.staging && t.shards == 0), ND_EDATA,
+        "%s: not a complete data set: a pack is still running here or was interrupted (it left "
+        "%s); run it again%s",
+        path, t.unfinished[0] ? t.unfinished : ND_PACK_STAGING,
+        t.shards ? " with --overwrite" : "");
+    ND_FAIL_IF(t.shards > 0, ND_EDATA,
+               "%s/%s: %d shard%s here, but no " ND_SHARD_INDEX_NAME
+               ", which pack writes last: packed by an older version or another program, or not "
+               "copied completely. When all shards are there, make the index with `nanochat_dist "
+               "pack --index %s`",
+               path, t.shard, t.shards, t.shards == 1 ? "" : "s", path);
     return ND_FAIL(ND_EDATA,
                    "%s: no shard of split 'train' or 'val' here (files named train_*.h5 and "
                    "val_*.h5); make some with `nanochat_dist pack`",

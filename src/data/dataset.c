@@ -86,10 +86,10 @@ static nd_status open_split(const nd_dataset_options *options, nd_dataset *d,
                "`nanochat_dist pack`",
                options->path, options->split, options->split);
     ND_FAIL_IF(d->window_count == 0, ND_EDATA,
-               "%s: split '%s' has %lld tokens in %d shards; expected at least one shard with "
+               "%s: split '%s' has %lld tokens in %d shard%s; expected at least one shard with "
                "seq_length + 1 = %lld, one window",
                options->path, options->split, (long long)d->token_count, d->shard_count,
-               (long long)options->seq_length + 1);
+               nd_s(d->shard_count), (long long)options->seq_length + 1);
     return nd_open_shards_create(d->shards, d->shard_count, &d->open);
 }
 

@@ -85,14 +85,14 @@ nd_status nd_hdf5_out_check(const char *path, const char *mark)
 {
     struct stat info;
     nd_hdf5_start();
-    ND_TRY(nd_durable_check(path, "\x89HDF\r\n\x1a\n", "HDF5 file"));
+    ND_TRY(nd_durable_check(path, "\x89HDF\r\n\x1a\n", "an HDF5 file"));
     if (stat(path, &info) != 0 || info.st_size == 0)
         return ND_OK;
     const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
     const bool ours = file >= 0 && H5Lexists(file, mark, H5P_DEFAULT) > 0;
     if (file >= 0)
         H5Fclose(file);
-    return ND_CHECK(ours, ND_EIO,
+    return ND_CHECK(ours, ND_ECONFIG,
                     "%s: this HDF5 file holds no %s and is not replaced by one that does; move it "
                     "elsewhere, or give another name",
                     path, mark);

@@ -117,7 +117,7 @@ static nd_status check_normalizer(wire message, const char *name)
         ND_FAIL_IF(
             f.number == 2 && f.bytes.at < f.bytes.end, ND_EDATA,
             "%s: this model rewrites text before it splits it (precompiled_charsmap of %td bytes), "
-            "so decoding would not give the text back; expected identity normalisation",
+            "so decoding would not give the text back; expected identity normalization",
             name, f.bytes.end - f.bytes.at);
     }
     return ND_OK;
@@ -184,7 +184,7 @@ static nd_status parse_piece(wire message, const char *name, nd_model_file *mode
     const float score = read.score;
     ND_FAIL_IF(text.at == text.end || isnan(score), ND_EDATA,
                "%s: piece %d has %s; the file is damaged", name, token,
-               isnan(score) ? "a score that is no number" : "no text");
+               isnan(score) ? "a score that is not a number" : "no text");
     nd_piece *piece = &model->pieces[token];
     const size_t length = (size_t)(text.end - text.at);
     *piece = (nd_piece){.text = *storage,

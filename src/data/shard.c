@@ -20,7 +20,7 @@ static nd_status damaged(const char *path, const char *part)
 {
     const bool system_error = nd_hdf5_is_system_error();
     return ND_FAIL(ND_EDATA, "%s: cannot read %s: %s%s", path, part, nd_hdf5_reason(),
-                   system_error ? "" : "; the shard is damaged or is none");
+                   system_error ? "" : "; the file is damaged, or not a shard");
 }
 
 static nd_status read_integer(hid_t file, const char *path, const char *name, int64_t *value)

@@ -113,7 +113,7 @@ nd_status nd_shard_index_parse(const void *bytes, size_t size, const char *name,
     *index = (nd_shard_index){0};
     json_t *root = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
     ND_FAIL_IF(!root, ND_EDATA,
-               "%s:%d: not JSON, or not whole: %s; expected the index of shards that "
+               "%s:%d: not JSON, or incomplete: %s; expected the index of shards that "
                "`nanochat_dist pack` writes",
                name, error.line, error.text);
     const nd_status status =

@@ -260,8 +260,8 @@ static nd_status prepare_output_file(const char *path)
         return ND_OK;
     if (nd_tokenizer_open(path, &existing) != ND_OK) {
         nd_error_clear();
-        return ND_FAIL(ND_EIO,
-                       "%s: this file is no tokenizer and is not replaced by one; move it "
+        return ND_FAIL(ND_ECONFIG,
+                       "%s: this file is not a tokenizer and is not replaced by one; move it "
                        "elsewhere, or give --output another name",
                        path);
     }

@@ -45,7 +45,7 @@ nd_status nd_changed_codes_apply(int8_t *codes, int64_t count, const uint8_t *in
         at += stay;
         if (stay == SKIP)
             continue;
-        ND_FAIL_IF(at >= count, ND_EPEER, "a change of code %lld of %lld came", (long long)at,
+        ND_FAIL_IF(at >= count, ND_EPEER, "a change of code %lld of %lld arrived", (long long)at,
                    (long long)count);
         codes[at] = (int8_t)((codes[at] + 2 + in[i] / SECOND) % 3 - 1);
         at++;

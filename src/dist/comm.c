@@ -67,10 +67,10 @@ nd_status nd_groups_check(int ranks, const int *sizes, int hosts, int group)
                "[dist] group_ranks = %d does not divide the %d ranks of this run; %s would, or 0",
                group, ranks, fitting);
     return ND_FAIL(ND_ECONFIG,
-                   "[dist] group_ranks = %d: some groups would begin or end inside of a host "
-                   "that they go beyond, the first of %d hosts having %d ranks and the last %d; "
+                   "[dist] group_ranks = %d: groups of %d ranks would straddle hosts, the first of "
+                   "%d hosts having %d ranks and the last %d; "
                    "%s would fit, or 0",
-                   group, hosts, sizes[0], sizes[hosts - 1], fitting);
+                   group, group, hosts, sizes[0], sizes[hosts - 1], fitting);
 }
 
 size_t nd_wire_part_bytes(const nd_comm *comm)

@@ -141,12 +141,13 @@ nd_status nd_comm_queue_create(nd_comm *comm, const nd_comm_worker *worker, nd_c
     pthread_mutex_init(&q->lock, NULL);
     pthread_cond_init(&q->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    if (pthread_create(&q->thread, NULL, thread_main, q) != 0) {
+    const int refused = pthread_create(&q->thread, NULL, thread_main, q);
+    if (refused != 0) {
         pthread_cond_destroy(&q->changed);
         pthread_mutex_destroy(&q->lock);
         free(q);
-        return ND_FAIL(ND_EINTERNAL, "rank %d: the system gives no thread for the wire",
-                       comm->rank);
+        return ND_FAIL(ND_EINTERNAL, "rank %d: cannot start the communication thread: %s",
+                       comm->rank, strerror(refused));
     }
     *queue = q;
     return ND_OK;

@@ -35,9 +35,8 @@ nd_status nd_grad_decompress(const nd_comm_piece *piece, int slot, const void *p
     if (piece->format == ND_GRADIENT_WIRE_FP32 &&
         nd_floats_decompress(into, part, came, (int64_t)(bytes / sizeof *into), add))
         return ND_OK;
-    return ND_FAIL(ND_EPEER,
-                   "%zu bytes came of %s, %zu were expected, or fewer that stand for them", came,
-                   piece->name ? piece->name : "a gradient", bytes);
+    return ND_FAIL(ND_EPEER, "%zu bytes of %s arrived, %zu were expected, or fewer when compressed",
+                   came, piece->name ? piece->name : "a gradient", bytes);
 }
 
 void nd_grad_compressor_measure(nd_grad_compressor *s, double seconds)

@@ -75,7 +75,7 @@ nd_status nd_wire_begin(nd_wire *wire, nd_collective kind, int64_t step, const c
 {
     nd_situation *now = &wire->transport->situation;
     if (wire->transport->failed)
-        return ND_FAIL(ND_EPEER, "rank %d: the wire has failed before", wire->comm->rank);
+        return ND_FAIL(ND_EPEER, "rank %d: communication has failed before", wire->comm->rank);
     now->kind = (int32_t)kind;
     now->sequence++;
     now->step = step;

@@ -209,7 +209,7 @@ static nd_status refused(mpi_transport *t, int peer, int code, int tag, int64_t 
         return ND_FAIL(ND_EPEER, "%s: unmatched: rank %d is in %s (collective %lld)", text, peer,
                        nd_collective_name(tag % ND_COLLECTIVE_COUNT),
                        (long long)(tag / ND_COLLECTIVE_COUNT));
-    ND_FAIL_IF(code == MPI_SUCCESS, ND_EPEER, "%s: %lld bytes came, %lld were expected", text,
+    ND_FAIL_IF(code == MPI_SUCCESS, ND_EPEER, "%s: %lld bytes arrived, %lld were expected", text,
                (long long)bytes, (long long)expected);
     MPI_Error_string(code, reason, &length);
     return ND_FAIL(ND_EPEER, "%s: %s", text, reason);
@@ -343,7 +343,7 @@ nd_status nd_transport_mpi_create(nd_comm *comm, MPI_Comm ranks, nd_transport **
     made->tags = (found ? *limit : 32767) / ND_COLLECTIVE_COUNT;
     if (MPI_Comm_dup(ranks, &made->control) != MPI_SUCCESS) {
         destroy(&made->base);
-        return ND_FAIL(ND_EPEER, "rank %d: MPI gives no second communicator", comm->rank);
+        return ND_FAIL(ND_EPEER, "rank %d: MPI cannot create a second communicator", comm->rank);
     }
     *transport = &made->base;
     return ND_OK;

@@ -183,7 +183,7 @@ static nd_status refuse(nd_transport *transport, const message *m)
     char why[160];
     const message *other = m->stranger;
     if (other->sequence == m->sequence)
-        snprintf(why, sizeof why, "%d bytes came, %d were expected", other->bytes, m->bytes);
+        snprintf(why, sizeof why, "%d bytes arrived, %d were expected", other->bytes, m->bytes);
     else
         snprintf(why, sizeof why, "unmatched: rank %d is in %s (collective %lld)", other->rank,
                  nd_collective_name(other->kind), (long long)other->sequence);

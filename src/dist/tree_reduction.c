@@ -90,7 +90,7 @@ static nd_status walk_node(const walk *w, int64_t a, int64_t b, place *sum)
         const int64_t first = first_rank * w->part;
         *sum = (place){first_rank, nd_sum_tree_slot(first, first + w->part, a)};
         return ND_CHECK(sum->slot >= 0, ND_EINTERNAL,
-                        "leaves %lld to %lld are no whole block of rank %d", (long long)a,
+                        "leaves %lld to %lld are not one block of rank %d", (long long)a,
                         (long long)b - 1, first_rank);
     }
     if (w->whole && (w->rank < first_rank || w->rank > last_rank)) {

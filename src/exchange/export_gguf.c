@@ -180,7 +180,7 @@ nd_status nd_export_gguf(const nd_source *s, nd_gguf_export_type type, const cha
     const file_type *f = &file_types[type];
     nd_gguf_writer *w = NULL;
     ND_TRY(check_blocks(s, f));
-    ND_TRY(nd_durable_check(path, "GGUF", "GGUF file"));
+    ND_TRY(nd_durable_check(path, "GGUF", "a GGUF file"));
     ND_TRY(nd_gguf_writer_create(&w));
     const nd_status status = write_file(s, f, path, w);
     nd_gguf_writer_close(w);

@@ -145,7 +145,7 @@ static nd_status read_tensor(cursor *c, uint64_t alignment, uint64_t *offset, nd
                c->name, width, text, type);
     ND_FAIL_IF(!tensor_bytes(t), ND_EDATA,
                "%s: damaged: tensor %.*s has rows of %" PRIu64
-               " weights, which are no whole blocks of %s (%" PRIu32
+               " weights, which do not fill blocks of %s (%" PRIu32
                "), or more bytes than there can be",
                c->name, width, text, t->lengths[0], t->type->name, t->type->block_weights);
     ND_FAIL_IF(stated != *offset, ND_EDATA,

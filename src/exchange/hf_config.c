@@ -71,7 +71,7 @@ static nd_status set_integer(const config_reader *r, const char *hf_key, const c
         snprintf(text, sizeof text, "%s", fallback);
     else
         return ND_FAIL(ND_EDATA, "%s: %s is %s; expected a whole number", r->path, hf_key,
-                       value ? "no whole number" : "missing");
+                       value ? "not a whole number" : "missing");
     return nd_config_set_key(r->config, "model", key, text, r->path);
 }
 
@@ -84,7 +84,7 @@ static nd_status check_text(const config_reader *r, const char *key, const char 
     if (!value || json_is_null(value) || (word && strcmp(word, expected) == 0))
         return ND_OK;
     return ND_FAIL(ND_EDATA, "%s: %s is '%.40s'; expected '%s': %s", r->path, key,
-                   word ? word : "no text", expected, why);
+                   word ? word : "not a string", expected, why);
 }
 
 static nd_status check_false(const config_reader *r, const char *key)
@@ -108,7 +108,7 @@ static nd_status set_arch(const config_reader *r)
     ND_TRY(check_text(r, "hidden_act", "silu", "the feed-forward layers here are SwiGLU"));
     const json_t *quantisation = json_object_get(r->root, "quantization_config");
     ND_FAIL_IF(quantisation && !json_is_null(quantisation), ND_EDATA,
-               "%s: the weights are quantised (quantization_config); expected plain ones", r->path);
+               "%s: the weights are quantized (quantization_config); expected plain ones", r->path);
     return nd_config_set_key(r->config, "model", "arch", type, r->path);
 }
 
@@ -121,7 +121,7 @@ static nd_status read_number(const config_reader *r, const json_t *object, const
         return ND_OK;
     ND_FAIL_IF(!json_is_number(value) || !(json_number_value(value) > 0.0), ND_EDATA,
                "%s: %s is %s; expected a number above 0", r->path, key,
-               json_is_number(value) ? "0 or less" : "no number");
+               json_is_number(value) ? "0 or less" : "not a number");
     *number = json_number_value(value);
     return ND_OK;
 }

@@ -10,5 +10,5 @@
 /* For people. */
 #define ND_HF_ACTIVATIONS_KEY "nanochat_dist.activations"
 #define ND_HF_ACTIVATIONS_TEXT                                                                     \
-    "The model was trained with the inputs of every projection quantised to int8 for each token. " \
-    "That quantisation is absent here: the weights are dequantised, activations are not rounded."
+    "The model was trained with the inputs of every projection quantized to int8 for each token. " \
+    "That quantization is absent here: the weights are dequantized, activations are not rounded."

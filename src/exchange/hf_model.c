@@ -66,7 +66,7 @@ static nd_status open_shards(nd_hf_model *m, const char *directory, const char *
             break;
         if (!name || !*name || *name == '.' || strchr(name, '/') || m->file_count == FILES_MAX)
             status = ND_FAIL(ND_EDATA, "%s: the file of %.80s is '%.80s'; expected a plain name",
-                             index_path, tensor, name ? name : "no text");
+                             index_path, tensor, name ? name : "not a string");
         else if (!is_open(m, name))
             status = open_file(m, directory, name);
     }

@@ -51,9 +51,10 @@ static nd_status open_tokenizer(import *in, const char *directory, FILE *out)
 static void describe(const import *in, const nd_import_options *options, FILE *out)
 {
     const nd_model_config *m = &in->model.model;
-    fprintf(out, "imported  %s: %s, %lld layers x %lld, %.2fM parameters\n", options->from,
+    fprintf(out, "imported  %s: %s, %lld layer%s x %lld, %.2fM parameters\n", options->from,
             m->arch == ND_ARCH_BITNET ? "bitnet" : "llama", (long long)m->num_layers,
-            (long long)m->hidden_dim, (double)nd_params_total(&in->model.params) * 1e-6);
+            nd_s(m->num_layers), (long long)m->hidden_dim,
+            (double)nd_params_total(&in->model.params) * 1e-6);
     fprintf(out, "weights   %s\n",
             in->model.ternary
                 ? "ternary: codes and scales are those of the export"

@@ -55,7 +55,7 @@ static nd_status check_ternarised(nd_backend *b, const char *name, nd_cview valu
     if (memcmp(got_codes, codes, count) != 0 ||
         memcmp(got_scales, scales, (size_t)parts * sizeof *scales) != 0)
         status =
-            ND_FAIL(ND_EINTERNAL, "%s: its masters do not ternarise to its codes and scale", name);
+            ND_FAIL(ND_EINTERNAL, "%s: its masters do not ternarize to its codes and scale", name);
 done:
     free(got_codes);
     free(got_scales);

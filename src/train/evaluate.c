@@ -28,7 +28,7 @@ nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm,
     const int64_t micro = model->config.micro_batch;
     const int64_t parts = (windows + micro - 1) / micro;
     const int64_t share = (parts + comm->size - 1) / comm->size;
-    ND_FAIL_IF(windows == 0, ND_EDATA, "the held-out split has no whole window of %lld tokens",
+    ND_FAIL_IF(windows == 0, ND_EDATA, "the held-out split is shorter than a window of %lld tokens",
                (long long)model->config.seq_length + 1);
     double *all = calloc((size_t)(share * (comm->size + 1)), sizeof *all);
     ND_FAIL_IF(!all, ND_ENOMEM, "no memory for %lld losses", (long long)parts);

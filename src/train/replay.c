@@ -87,7 +87,7 @@ static nd_status record(nd_replay *r, entry *e, nd_replay_work work, void *conte
     nd_backend *b = r->backend;
     bool can = false;
     ND_TRY(b->ops.record(b, &can));
-    ND_FAIL_IF(!can, ND_EINTERNAL, "the %s backend makes no recordings", b->ops.name);
+    ND_FAIL_IF(!can, ND_EINTERNAL, "the %s backend cannot record ops", b->ops.name);
     const nd_status status = work(context);
     const nd_status ended = b->ops.record_end(b, status == ND_OK ? &e->recording : NULL);
     ND_TRY(status);

@@ -141,12 +141,13 @@ static nd_status compare(const nd_run *run, const uint64_t *all, int64_t count)
     if (named < 0)
         return ND_OK;
     list_groups(&apart, groups, sizeof groups);
-    return nd_error_mark_shared(ND_FAIL(
-        ND_EPEER,
-        "step %lld: %s%s is not the same on all ranks (%s); %lld tensors differ; resume from the "
-        "newest checkpoint, and suspect the memory of the ranks that stand alone",
-        (long long)run->position.step, whats[named % HASHES],
-        run->model->params.list[named / HASHES].name, groups, (long long)differing));
+    return nd_error_mark_shared(
+        ND_FAIL(ND_EPEER,
+                "step %lld: %s%s is not the same on all ranks (%s); %lld tensor%s; resume from the "
+                "newest checkpoint, and suspect the memory of the ranks that stand alone",
+                (long long)run->position.step, whats[named % HASHES],
+                run->model->params.list[named / HASHES].name, groups, (long long)differing,
+                differing == 1 ? " differs" : "s differ"));
 }
 
 /* For tests: flips one bit of codes, or of a master that this rank owns. */

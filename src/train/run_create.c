@@ -95,7 +95,7 @@ static nd_status initialize_masters(nd_run *run)
     void *memory = NULL;
     float *values = malloc(bytes);
     nd_status status =
-        ND_CHECK(values, ND_ENOMEM, "no memory to initialise parameters (%zu bytes)", bytes);
+        ND_CHECK(values, ND_ENOMEM, "no memory to initialize parameters (%zu bytes)", bytes);
     ND_IF_OK(b->ops.allocate(b, bytes, &memory));
     for (int64_t i = 0; status == ND_OK && i < params->count; i++)
         if (run->masters[i].data)
@@ -140,7 +140,7 @@ static nd_status create(nd_run *run)
     if (nd_model_pieces(run->model) < run->config.model.vocab_size)
         nd_log_line(&run->log,
                     "padding the data's tokenizer has %lld pieces and the model %lld rows: the "
-                    "others take no part in any softmax",
+                    "others are left out of every softmax",
                     (long long)run->model->pieces, (long long)run->config.model.vocab_size);
     ND_TRY(read_tokenizer(run));
     ND_TRY(nd_run_memory_reserve(run));

@@ -42,8 +42,8 @@ static nd_status make_usable(const char *path)
  * so of all; without it each has to look like one. */
 static nd_status check_own(const char *run_dir)
 {
-    static const char *const own[][3] = {{"metrics.jsonl", "{\"step\":", "file of metrics"},
-                                         {"training.log", "20", "log with times"}};
+    static const char *const own[][3] = {{"metrics.jsonl", "{\"step\":", "a file of metrics"},
+                                         {"training.log", "20", "a log with times"}};
     char id[ND_RUN_ID_SIZE], path[ND_CHECKPOINT_PATH_MAX];
     bool foreign;
     ND_TRY(nd_run_id_read(run_dir, id, &foreign));

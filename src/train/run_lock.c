@@ -269,7 +269,7 @@ static nd_status acquire(nd_run_lock *l)
         if (result == FAILED)
             return status;
         ND_FAIL_IF(nd_seconds() > deadline + PATIENCE_SECONDS, ND_EIO,
-                   "cannot lock %s: it keeps changing, or is no plain file", l->path);
+                   "cannot lock %s: it keeps changing, or is not a regular file", l->path);
         usleep((useconds_t)(10000 + (l->self.pid * 7919 + attempt * 104729) % 20000));
     }
 }

@@ -7,17 +7,49 @@
 #include <string.h>
 
 /* Distributes a step's micro-batches over the ranks. */
+enum { NEAR_RANKS = 3 };
+
+/* Writes which numbers of ranks can share `micro_batches`: at most three up to `ranks` and three
+ * beyond. */
+static void list_ranks(int64_t micro_batches, int64_t workers, int64_t ranks, char *text,
+                       size_t size)
+{
+    int64_t near[2 * NEAR_RANKS];
+    int count = 0;
+    size_t used = 0;
+    for (int64_t n = micro_batches < ranks ? micro_batches : ranks; n > 0 && count < NEAR_RANKS;
+         n--)
+        if (micro_batches % n == 0 && (n % workers == 0 || workers % n == 0))
+            near[count++] = n;
+    const int below = count;
+    for (int64_t n = ranks + 1; n <= micro_batches && count < below + NEAR_RANKS; n++)
+        if (micro_batches % n == 0 && (n % workers == 0 || workers % n == 0))
+            near[count++] = n;
+    for (int i = 0; i < count; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%lld",
+                                 i == 0           ? ""
+                                 : i == count - 1 ? " or "
+                                                  : ", ",
+                                 (long long)near[i < below ? below - 1 - i : i]);
+    snprintf(text + used, size - used, " rank%s", count == 1 && near[0] == 1 ? "" : "s");
+}
+
 static nd_status split_batch(nd_run *run)
 {
     const nd_config *c = &run->config;
     const int64_t micro = nd_config_micro_batch(c);
+    char fitting[2 * NEAR_RANKS * 24 + 8];
     run->micro_batches = c->training.batch_size / micro;
-    ND_FAIL_IF(run->micro_batches % run->comm->size != 0, ND_ECONFIG,
-               "[training] batch_size = %lld in micro-batches of %lld sequences makes %lld "
-               "of them, which %d ranks cannot share evenly; choose batch_size and "
-               "micro_batch_size so that batch_size / micro_batch_size is a multiple of %d",
-               (long long)c->training.batch_size, (long long)micro, (long long)run->micro_batches,
-               run->comm->size, run->comm->size);
+    if (run->micro_batches % run->comm->size != 0) {
+        list_ranks(run->micro_batches, c->dist.workers, run->comm->size, fitting, sizeof fitting);
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] batch_size = %lld in micro-batches of %lld makes %lld of them, "
+                       "which %d ranks cannot share evenly; start %s, or choose batch_size "
+                       "and micro_batch_size so that batch_size / micro_batch_size is a multiple "
+                       "of %d",
+                       (long long)c->training.batch_size, (long long)micro,
+                       (long long)run->micro_batches, run->comm->size, fitting, run->comm->size);
+    }
     run->local_micro_batches = run->micro_batches / run->comm->size;
     return ND_OK;
 }
@@ -112,8 +144,8 @@ static nd_status check_ranks(const nd_config *c, int ranks)
     while (above % workers != 0 && workers % above != 0)
         above++;
     return ND_FAIL(ND_ECONFIG,
-                   "[dist] workers = %lld and %d ranks do not divide each other: a worker is a "
-                   "number of ranks, or a rank carries a number of workers; start %lld or %lld "
+                   "[dist] workers = %lld and %d ranks do not divide each other: ranks share a "
+                   "worker evenly, or workers a rank; start %lld or %lld "
                    "ranks, or choose workers that divide %d",
                    (long long)workers, ranks, (long long)below, (long long)above, ranks);
 }

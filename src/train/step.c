@@ -146,17 +146,26 @@ static void judge_gradients(int64_t nonfinite, nd_step_result *result)
         result->judgement = (nd_judgement){.verdict = ND_VERDICT_GRADIENT, .culprit = nonfinite};
 }
 
+static const char *name_samples(int64_t first, int64_t count, char *text, size_t size)
+{
+    if (count == 1)
+        snprintf(text, size, "sample %lld", (long long)first);
+    else
+        snprintf(text, size, "samples %lld to %lld", (long long)first,
+                 (long long)(first + count - 1));
+    return text;
+}
+
 /* Why a step was skipped, and the samples of its batch. */
 static void describe_skip(const nd_run *run, nd_step_result *result)
 {
     const nd_judgement *h = &result->judgement;
     const int64_t micro = run->model->config.micro_batch;
     const int64_t first = run->position.next_sample;
-    char why[192] = "";
+    char why[192] = "", samples[64];
     if (h->verdict == ND_VERDICT_LOSS)
-        snprintf(why, sizeof why, "the loss of samples %lld to %lld on rank %d is not finite",
-                 (long long)(first + h->culprit * micro),
-                 (long long)(first + (h->culprit + 1) * micro - 1),
+        snprintf(why, sizeof why, "the loss of %s on rank %d is not finite",
+                 name_samples(first + h->culprit * micro, micro, samples, sizeof samples),
                  (int)(h->culprit / run->local_micro_batches));
     else if (h->verdict == ND_VERDICT_SPIKE)
         snprintf(why, sizeof why,
@@ -165,9 +174,9 @@ static void describe_skip(const nd_run *run, nd_step_result *result)
     else
         snprintf(why, sizeof why, "the gradient of %s is not finite",
                  run->model->params.list[h->culprit].name);
-    snprintf(result->skipped_because, sizeof result->skipped_because,
-             "step %lld: %s; batch of samples %lld to %lld", (long long)run->position.step + 1, why,
-             (long long)first, (long long)(first + run->config.training.batch_size - 1));
+    snprintf(result->skipped_because, sizeof result->skipped_because, "step %lld: %s; batch of %s",
+             (long long)run->position.step + 1, why,
+             name_samples(first, run->config.training.batch_size, samples, sizeof samples));
 }
 
 static nd_status share_report(nd_run *run, const step_report *mine, nd_step_result *result)

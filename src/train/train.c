@@ -109,8 +109,7 @@ static void describe_rounds(nd_run *run)
     if (r->carried > 1)
         snprintf(place, sizeof place, "%d on each rank", r->carried);
     else
-        snprintf(place, sizeof place, "%d rank%s each", r->inside->size,
-                 r->inside->size == 1 ? "" : "s");
+        snprintf(place, sizeof place, "%d rank%s each", r->inside->size, nd_s(r->inside->size));
     nd_log_line(&run->log,
                 "workers %lld, %s, with %lld sequences a step each; an outer step every %lld "
                 "(rate %g, momentum %g, changes in %s)",
@@ -144,16 +143,17 @@ static void describe(nd_run *run)
                 identity->version, identity->commit, identity->host, identity->launcher);
     nd_log_line(&run->log, "build   %s; %s", identity->build, identity->libraries);
     nd_log_line(&run->log,
-                "model   %s, %lld layers x %lld, %lld heads (%lld kv), ffn %lld, vocabulary %lld: "
+                "model   %s, %lld layer%s x %lld, %lld heads (%lld kv), ffn %lld, vocabulary %lld: "
                 "%.2fM parameters",
                 c->arch == ND_ARCH_BITNET ? "bitnet" : "llama", (long long)c->num_layers,
-                (long long)c->hidden_dim, (long long)c->num_heads, (long long)c->num_kv_heads,
-                (long long)c->ffn_dim, (long long)c->vocab_size,
+                nd_s(c->num_layers), (long long)c->hidden_dim, (long long)c->num_heads,
+                (long long)c->num_kv_heads, (long long)c->ffn_dim, (long long)c->vocab_size,
                 (double)nd_params_total(&run->model->params) * 1e-6);
     nd_log_line(&run->log,
-                "batch   %lld sequences x %lld tokens in %lld micro-batches, over %d rank%s (%s)",
-                (long long)run->config.training.batch_size, (long long)c->seq_length,
-                (long long)run->micro_batches, run->comm->size, run->comm->size == 1 ? "" : "s",
+                "batch   %lld sequence%s x %lld tokens in %lld micro-batch%s, over %d rank%s (%s)",
+                (long long)run->config.training.batch_size, nd_s(run->config.training.batch_size),
+                (long long)c->seq_length, (long long)run->micro_batches,
+                run->micro_batches == 1 ? "" : "es", run->comm->size, nd_s(run->comm->size),
                 run->comm->ops.name);
     nd_log_line(&run->log, "compute %s; precision %s, backward %s", run->backend->traits.device,
                 run->config.hardware.precision == ND_PRECISION_BF16 ? "bf16" : "fp32",
@@ -201,15 +201,15 @@ static bool due(int64_t step, int64_t interval, int64_t last)
 /* Every rank raises this same error. */
 static nd_status give_up(const nd_run *run, const nd_step_result *step, const char *why)
 {
-    const nd_config *c = &run->config;
+    const int64_t skips = run->health.consecutive_skips, rollbacks = run->health.rollbacks;
     return nd_error_mark_shared(ND_FAIL(
         ND_ENUMERIC,
-        "%s; %lld steps in a row were skipped ([training] max_skipped_steps = %lld) and the "
-        "run went back %lld times (max_rollbacks = %lld), %s; a lower learning_rate (0.01) "
-        "or a longer warm-up usually helps",
-        step->skipped_because, (long long)run->health.consecutive_skips,
-        (long long)c->training.max_skipped_steps, (long long)run->health.rollbacks,
-        (long long)c->training.max_rollbacks, why));
+        "%s; %lld step%s skipped in a row ([training] max_skipped_steps = %lld), and the run went "
+        "back %lld time%s (max_rollbacks = %lld), %s; a lower learning_rate (0.01) or a longer "
+        "warm-up usually helps",
+        step->skipped_because, (long long)skips, nd_s(skips),
+        (long long)run->config.training.max_skipped_steps, (long long)rollbacks, nd_s(rollbacks),
+        (long long)run->config.training.max_rollbacks, why));
 }
 
 /* Returns to the newest checkpoint and skips the data used since; keeps the statistics. */
@@ -374,8 +374,8 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
     if (run->restored.any && run->saving.step < 0 && run->position.step == run->restored.step)
         ND_TRY(nd_save_last(run));
     ND_TRY(nd_save_attempt_finish(run, true));
-    nd_log_line(&run->log, "done    %lld steps, %.2fM tokens", (long long)run->position.step,
-                (double)run->position.tokens * 1e-6);
+    nd_log_line(&run->log, "done    %lld step%s, %.2fM tokens", (long long)run->position.step,
+                nd_s(run->position.step), (double)run->position.tokens * 1e-6);
     return ND_OK;
 }
 

@@ -1,5 +1,6 @@
 /* Everything a user can get wrong that we thought of, and what the program says. With ND_WRITE_DOCS
- * set to a path, the table with the real messages is written there (docs/bad_input.md). */
+ * set to a path, the tables with the real messages are written there (docs/bad_input.md), those of
+ * files beside it (docs/bad_input_files.md). */
 #include "cli/bad_data_rows.h"
 #include "cli/bad_input_rows.h"
 #include "cli/bad_model_rows.h"
@@ -101,23 +102,62 @@ static void write_row(FILE *docs, const bad_input *row, const char *output)
     fputs(" |\n", docs);
 }
 
-static FILE *open_docs(void)
+/* The documented tables: of what a command line and a configuration say, and of files. */
+typedef struct pages {
+    FILE *words, *files;
+} pages;
+
+static FILE *open_page(const char *path, const char *title, const char *other)
+{
+    FILE *page = fopen(path, "w");
+    cr_assert(page != NULL, "cannot write %s", path);
+    fprintf(page,
+            "# %s\n\nWritten by tests/cli/test_bad_input.c, which checks every row: the exit code, "
+            "that nothing crashes, and that\nthe message names what is wrong. %s\n",
+            title, other);
+    return page;
+}
+
+static pages open_docs(void)
 {
     const char *path = getenv("ND_WRITE_DOCS");
-    FILE *docs = path ? fopen(path, "w") : NULL;
-    if (docs)
-        fputs(
-            "# What was tried, and what the program says\n\nWritten by tests/cli/test_bad_input.c, "
-            "which checks every row: the exit code, that nothing crashes, and that the message "
-            "names what is wrong.\n",
-            docs);
-    return docs;
+    char files[4096];
+    if (!path)
+        return (pages){0};
+    snprintf(files, sizeof files, "%.*s_files.md", (int)(strlen(path) - strlen(".md")), path);
+    return (pages){
+        open_page(path, "Error messages: command lines, configurations and starts",
+                  "Those of data, checkpoints and other files are in "
+                  "[bad_input_files.md](bad_input_files.md)."),
+        open_page(files, "Error messages: data, checkpoints and other files",
+                  "Those of command lines, configurations and starts are in "
+                  "[bad_input.md](bad_input.md)."),
+    };
+}
+
+static void close_docs(pages docs)
+{
+    if (docs.words)
+        fclose(docs.words);
+    if (docs.files)
+        fclose(docs.files);
+}
+
+/* NULL when nothing is to be documented. */
+static FILE *page_of(pages docs, const char *module)
+{
+    static const char *const of_words[] = {"configuration", "flags", "starts",
+                                           "reports, command lines and INI files"};
+    for (size_t i = 0; i < sizeof of_words / sizeof of_words[0]; i++)
+        if (strcmp(of_words[i], module) == 0)
+            return docs.words;
+    return docs.files;
 }
 
 Test(bad_input, every_mistake_is_named_with_its_exit_code, .init = setup, .fini = teardown)
 {
     static char output[65536];
-    FILE *docs = open_docs();
+    const pages docs = open_docs();
     const char *module = "";
     int failures = 0;
     int rows = 0;
@@ -137,13 +177,13 @@ Test(bad_input, every_mistake_is_named_with_its_exit_code, .init = setup, .fini 
                          row->says[0], output);
             failures++;
         }
-        if (docs && strcmp(module, row->module) != 0)
-            fprintf(docs, "\n## %s\n\n| tried | exit | message |\n|---|---|---|\n", row->module);
-        if (docs)
-            write_row(docs, row, output);
+        FILE *page = page_of(docs, row->module);
+        if (page && strcmp(module, row->module) != 0)
+            fprintf(page, "\n## %s\n\n| tried | exit | message |\n|---|---|---|\n", row->module);
+        if (page)
+            write_row(page, row, output);
         module = row->module;
     }
-    if (docs)
-        fclose(docs);
+    close_docs(docs);
     cr_assert_eq(failures, 0, "%d of %d rows", failures, rows);
 }

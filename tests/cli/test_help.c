@@ -58,12 +58,46 @@ Test(help, completion_offers_subcommands_flags_configs_keys_and_choices)
     completes("nanochat_dist tokenizer encode --mo", "--model\n");
     completes("nanochat_dist --config quickstart.ini --set model.hid", "model.hidden_dim=\n");
     completes("nanochat_dist sample --max-tokens ", "\n");
+    completes("nanochat_dist --config e3/cl", "\n");
+    completes("nanochat_dist export --type tq", "tq2_0 tq1_0\n");
+    completes("nanochat_dist --ver", "--version\n");
+    completes("nanochat_dist eval --ver", "--version\n");
 }
 
 Test(help, every_subcommand_prints_help_and_exits_with_0)
 {
     check("commands | while read -r command; do "
           "  $B $command --help | grep -q '^usage: nanochat_dist ' || echo \"$command\"; done");
+}
+
+Test(help, short_forms_and_versions_of_subcommands_print_the_same)
+{
+    check(
+        "$B --help > /tmp/nd_help_$$; $B -h | cmp - /tmp/nd_help_$$; "
+        "$B --version > /tmp/nd_help_$$; $B -V | cmp - /tmp/nd_help_$$; "
+        "{ commands; echo tokenizer; } | while read -r command; do "
+        "  $B $command --version | cmp - /tmp/nd_help_$$; $B $command -V | cmp - /tmp/nd_help_$$; "
+        "done; rm /tmp/nd_help_$$");
+}
+
+Test(help, the_man_page_and_the_readme_list_the_exit_codes_of_the_program)
+{
+    check("$B --help | sed -n '/^exit codes/,$p' | grep -oE '[0-9]+' > /tmp/nd_codes_$$; "
+          "sed -n 's/^| \\([0-9]*\\) | .*/\\1/p' $S/README.md | diff /tmp/nd_codes_$$ -; "
+          "sed -n '/^.SH EXIT/,/^.SH ENV/{/^[0-9]*$/p}' $S/docs/nanochat_dist.1 | "
+          "  diff /tmp/nd_codes_$$ -; "
+          "sed -n '/^typedef enum nd_status/,/ND_ESTOPPED/s/.* = \\([0-9]*\\),.*/\\1/p' "
+          "  $S/src/core/base/error.h | grep -vx 101 | sed '1a 1' | diff /tmp/nd_codes_$$ -; rm "
+          "/tmp/nd_codes_$$");
+}
+
+Test(help, scripts_refuse_unknown_options_with_2_and_print_help)
+{
+    check(
+        "for script in $(grep -l '^#!' $S/launch/*.sh); do "
+        "  $script --bogus x > /dev/null 2>&1 < /dev/null; [ $? = 2 ] || echo \"$script: not 2\"; "
+        "  $script --help < /dev/null 2>&1 | grep -q \"launch/$(basename $script)\" || "
+        "    echo \"$script: no help\"; done");
 }
 
 Test(help, version_names_the_commit_the_build_and_the_libraries)
@@ -112,6 +146,16 @@ Test(help, an_installed_program_finds_its_config_by_name_from_anywhere)
                                "%s/prefix/bin/nanochat_dist plan --config medium_3b --ranks 2",
                                directory, directory),
                  0, "%s", output);
+    const int kept = nd_test_shell(
+        output, sizeof output,
+        "cd %s && export ND_PROGRAM=; prefix/share/nanochat_dist/launch/run.sh --np 1 -- --config "
+        "quickstart --dataset synthetic --total-steps 1 --run-dir run_sh --set model.hidden_dim=32 "
+        "--set model.num_layers=1 --set model.vocab_size=32 --set training.seq_length=8 "
+        "--set logging.eval_samples=4 && bash -c '. "
+        "prefix/share/nanochat_dist/launch/slurm/site.sh && "
+        "$ND_PROGRAM --version'",
+        directory);
+    cr_assert_eq(kept, 0, "%s", output);
     nd_test_shell(output, sizeof output,
                   "cd %s && ls prefix/share/man/man1 "
                   "prefix/share/bash-completion/completions run/checkpoints/latest/manifest.json",

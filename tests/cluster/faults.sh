@@ -1,11 +1,18 @@
+#!/usr/bin/env bash
 # What can befall a job in a cluster, one after another: a rank killed, preempted, told that its
 # time is nearly up, a node lost; then the same under mpirun, and cancelled. Sourced by
 # two_nodes.sh:
 #
-#   two_nodes.sh DIR faults.sh CHECKOUT PROGRAM CONFIG RUN
+#   tests/cluster/two_nodes.sh DIR tests/cluster/faults.sh CHECKOUT PROGRAM CONFIG RUN
 #
 # RUN is what launch/slurm/cpu.sbatch leaves in the end, and RUN_mpirun what it leaves with mpirun
 # when it is cancelled on the way.
+set -euo pipefail
+if ! declare -F node_start >/dev/null; then
+    . "$(dirname "$0")/../../launch/shared.sh"
+    case ${1:-} in --help | -h) print_help && exit ;; esac
+    usage 'two_nodes.sh sources this'
+fi
 checkout=$1 run=$4
 arguments=(--config "$3" --run-dir "$run")
 export ND_PROGRAM=$2

@@ -12,6 +12,8 @@
 # whose jobs those in the partition high preempt and requeue. A node has one processor.
 set -euo pipefail
 
+. "$(dirname "${BASH_SOURCE[0]}")/../../launch/shared.sh"
+
 skip() {
     echo "skipped: $*"
     exit 77
@@ -31,8 +33,15 @@ check() {
 }
 
 if [ "${1:-}" != --inside ]; then
+    case ${1:-} in
+    --help | -h)
+        print_help
+        exit 0
+        ;;
+    esac
     check
     [ "${1:-}" != --check ] || exit 0
+    [ $# -ge 2 ] || usage 'expected a directory and a script'
     # A cluster that hangs ends here, with all its processes.
     exec timeout 400 "${own_namespaces[@]}" "$0" --inside "$@"
 fi

@@ -178,11 +178,24 @@ Test(config, an_unknown_key_is_answered_with_the_nearest)
                                            {"model.num_head=1", "'num_heads' in [model]"},
                                            {"training.warmup=1", "'warmup_steps' in [training]"},
                                            {"model.batch_size=1", "'batch_size' in [training]"},
-                                           {"nowhere.precision=1", "'precision' in [hardware]"}};
+                                           {"nowhere.precision=1", "'precision' in [hardware]"},
+                                           {"training.lr=1", "'learning_rate' in [training]"},
+                                           {"training.bs=1", "'batch_size' in [training]"},
+                                           {"model.layers=1", "'num_layers' in [model]"}};
     nd_config config;
     nd_config_defaults(&config);
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
         ND_ASSERT_FAILS(nd_config_set(&config, pairs[i][0], "--set"), ND_ECONFIG, pairs[i][1]);
+}
+
+Test(config, a_key_that_is_near_to_none_is_answered_with_the_list_of_keys)
+{
+    static const char *const far[] = {"training.x=1", "model.bogus=1", "nowhere.zz=1"};
+    nd_config config;
+    nd_config_defaults(&config);
+    for (size_t i = 0; i < sizeof far / sizeof far[0]; i++) {
+        ND_ASSERT_FAILS(nd_config_set(&config, far[i], "--set"), ND_ECONFIG, "train --list-keys");
+    }
 }
 
 Test(config, messages_name_the_file_and_the_line)

@@ -48,8 +48,9 @@ Test(cuda, memory_that_is_not_there_is_an_error_of_that_call_alone)
     nd_backend *b = NULL;
     void *memory = NULL;
     ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){0}, &b));
-    ND_ASSERT_FAILS(b->ops.allocate(b, (size_t)1 << 50, &memory), ND_ENOMEM,
-                    "cuda: no 1125899906842624 bytes of device memory (1048576.00 GiB)");
+    ND_ASSERT_FAILS(
+        b->ops.allocate(b, (size_t)1 << 50, &memory), ND_ENOMEM,
+        "cuda: cannot allocate 1125899906842624 bytes of device memory (1048576.00 GiB)");
     nd_error_clear();
     cr_assert(memory == NULL);
     ND_ASSERT_OK(b->ops.allocate(b, 64, &memory));

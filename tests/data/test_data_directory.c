@@ -86,9 +86,9 @@ Test(data_directory, that_was_not_copied_whole_is_refused)
     assert_refused("by index.json: cut short, or of another data set");
     write_two();
     run("truncate -s -10 index.json");
-    assert_refused("not JSON, or not whole");
+    assert_refused("not JSON, or incomplete");
     run(": > index.json");
-    assert_refused("index.json:1: not JSON, or not whole");
+    assert_refused("index.json:1: not JSON, or incomplete");
 }
 
 Test(data_directory, with_a_shard_that_the_index_does_not_list_is_refused)

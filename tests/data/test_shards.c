@@ -179,7 +179,7 @@ Test(shards, a_held_out_shard_among_training_shards_is_refused)
 Test(shards, too_few_tokens_for_a_window_are_refused)
 {
     nd_test_write_counting_shard(directory, 0, 0, 100);
-    assert_refused(options_for(100), "has 100 tokens in 1 shards; expected at least one shard with "
+    assert_refused(options_for(100), "has 100 tokens in 1 shard; expected at least one shard with "
                                      "seq_length + 1 = 101");
 }
 

@@ -514,7 +514,7 @@ Test(simulation, a_message_of_another_length_is_refused)
 {
     const nd_simulated_machine machine = machine_of(2);
     cr_assert_eq(nd_simulation_run(&machine, differ, NULL, NULL), ND_EPEER);
-    cr_assert(strstr(nd_error_get()->message, "8 bytes came, 7 were expected") != NULL, "%s",
+    cr_assert(strstr(nd_error_get()->message, "8 bytes arrived, 7 were expected") != NULL, "%s",
               nd_error_get()->message);
     nd_error_clear();
 }

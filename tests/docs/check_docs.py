@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Runs the commands of README.md and docs/, and checks their links and the paths they name.
 
-  check_docs.py BUILD_DIRECTORY [--only PAGE]
-
 Every fenced block marked `sh`, but for those of a report, is run by bash, a page's blocks in turn
 in one directory, with a model and data so small that all take about a minute. A block that cannot
 be run here has a line
@@ -13,6 +11,7 @@ above it. In the directory of a page there are texts/, tok.model, shards/ and ru
 the README's commands leave them; the README's own begin with texts/ alone. Prints one line a page
 and, last, a count as Criterion does, for launch/test.sh.
 """
+import argparse
 import glob
 import os
 import re
@@ -27,8 +26,8 @@ SECONDS_MOST = 60  # of one block
 # Follows the words of every training or plan command, so that it is small.
 SMALL = [
     "training.total_steps=2", "training.batch_size=8", "training.micro_batch_size=1",
-    "training.seq_length=16", "training.warmup_steps=1", "model.hidden_dim=256", "model.ffn_mult=1", "model.num_layers=1",
-    "model.num_heads=2", "model.num_kv_heads=1", "model.max_seq_len=64", "logging.eval_samples=4",
+    "training.seq_length=16", "training.warmup_steps=1", "model.hidden_dim=256", "model.ffn_mult=1",
+    "model.num_layers=1", "model.num_heads=2", "model.num_kv_heads=1", "model.max_seq_len=64", "logging.eval_samples=4",
     "logging.checkpoint_interval=0", "logging.eval_interval=0", "hardware.threads=1",
 ]
 
@@ -93,7 +92,8 @@ def check_links(page, text):
 
 def check_paths(text, build):
     """Files of the checkout and programs of the build, wherever they are named."""
-    for path in set(re.findall(r"(?<![\w./-])((?:launch|bench|tests|src|cuda|configs|cmake|docs)/[\w/.-]*\w)(?![\w*<{])", text)):
+    named = r"(?<![\w./-])((?:launch|bench|tests|src|cuda|configs|cmake|docs)/[\w/.-]*\w)(?![\w*<{])"
+    for path in set(re.findall(named, text)):
         there = [path, path + ".c", path + ".h"]
         if path.startswith("tests/"):
             there.append("tests/" + path[6:])
@@ -105,11 +105,11 @@ def check_paths(text, build):
     for name in set(re.findall(r"(?<!\w)T/(\w+)", text)):
         if not os.path.exists(f"{build}/tests/{name}"):
             yield f"there is no test program T/{name}"
-    # Options of scripts that print theirs.
+    # Options of scripts that print theirs; --help is in launch/shared.sh.
     for script, rest in re.findall(r"(?m)((?:launch|bench)/\w+\.sh)((?: +(?:--)?[\w./'*^=-]+)*)", text):
         full = os.path.join(ROOT, script)
         if os.path.exists(full):
-            known = open(full).read()
+            known = open(full).read() + " --help"
             for option in re.findall(r"--[a-z][\w-]*", rest.split(" -- ")[0]):
                 if option not in known:
                     yield f"{script} has no {option}"
@@ -195,9 +195,11 @@ def check_commands(name, text, prepared, scratch):
 
 
 def main():
-    if len(sys.argv) not in (2, 4) or (len(sys.argv) == 4 and sys.argv[2] != "--only"):
-        sys.exit(__doc__)
-    build, only = os.path.abspath(sys.argv[1]), sys.argv[3] if len(sys.argv) == 4 else None
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", metavar="BUILD_DIRECTORY", type=os.path.abspath)
+    parser.add_argument("--only", metavar="PAGE", help="a page alone, such as docs/install.md")
+    arguments = parser.parse_args()
+    build, only = arguments.build, arguments.only
     failed = tested = 0
     with tempfile.TemporaryDirectory() as scratch:
         prepared = scratch + "/prepared"

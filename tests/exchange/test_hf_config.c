@@ -50,7 +50,7 @@ Test(hf_config, refuses_values_of_other_types_instead_of_taking_the_default)
         ND_ASSERT_FAILS(parse(more, config), ND_EDATA, others[i][0]);
     }
     ND_ASSERT_FAILS(parse(", \"rope_parameters\": {\"rope_theta\": \"x\"}", config), ND_EDATA,
-                    "rope_theta is no number");
+                    "rope_theta is not a number");
     ND_ASSERT_OK(parse(", \"rope_theta\": null, \"rms_norm_eps\": null, \"head_dim\": null, "
                        "\"tie_word_embeddings\": null",
                        config));

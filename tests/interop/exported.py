@@ -1,4 +1,4 @@
-"""What the checks of exported checkpoints share. Needs numpy and h5py."""
+"""What the checks of exported checkpoints share; to be imported. Needs numpy and h5py."""
 import json
 import subprocess
 import sys

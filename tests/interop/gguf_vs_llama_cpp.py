@@ -22,6 +22,9 @@ import os
 import sys
 import tempfile
 
+if {"--help", "-h"} & set(sys.argv[1:]):  # before imports of what may be missing
+    sys.exit(print(__doc__))
+
 import gguf
 import h5py
 import llama_cpp

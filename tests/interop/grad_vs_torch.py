@@ -11,12 +11,16 @@ about 1 %; with --reference and no ties the errors are of order 1e-6). With use_
 checkpoint's config, the choice of tokens (/kept) is made again from the losses of the model here,
 filtered tokens are masked in the loss, and their keys and values are detached; no gradient may then
 reach their rows of the residual stream. Needs numpy, h5py and torch."""
+import argparse
 import configparser
 import glob
 import json
 import subprocess
 import sys
 import tempfile
+
+if {"--help", "-h"} & set(sys.argv[1:]):  # before imports of what may be missing
+    sys.exit(print(__doc__))
 
 import h5py
 import numpy as np
@@ -141,7 +145,13 @@ def load(directory):
 
 
 def main():
-    program, checkpoint, extra = sys.argv[1], sys.argv[2], sys.argv[3:]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program", metavar="NANOCHAT_DIST")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument("--reference", action="store_true")
+    arguments = parser.parse_args()
+    program, checkpoint = arguments.program, arguments.checkpoint
+    extra = ["--reference"] if arguments.reference else []
     cfg = configparser.ConfigParser()
     cfg.read(f"{checkpoint}/config.ini")
     params = load(checkpoint)

@@ -26,6 +26,9 @@ import subprocess
 import sys
 import tempfile
 
+if {"--help", "-h"} & set(sys.argv[1:]):  # before imports of what may be missing
+    sys.exit(print(__doc__))
+
 import numpy as np
 import safetensors.torch
 import torch

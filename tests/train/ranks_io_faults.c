@@ -175,7 +175,7 @@ static bool run_case(const char *reference)
     if ((o.hit == 0 || strcmp(kind, "short") == 0) && o.status != ND_OK)
         complain(&o, "failed for nothing");
     if (step != NEW && (o.status == ND_OK || step != OLD))
-        complain(&o, "no whole checkpoint");
+        complain(&o, "no complete checkpoint");
     refused += o.status != ND_OK;
     passed += o.status == ND_OK;
     old_left += step == OLD;

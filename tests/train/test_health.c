@@ -87,7 +87,7 @@ Test(health, a_step_with_a_nan_loss_on_one_rank_changes_nothing_and_is_skipped_b
     double skipped[ND_TEST_STEPS_MAX], losses[ND_TEST_STEPS_MAX];
     train(0, 0, "nan@loss:samples=38-38", "alone", extra);
     train(4, 0, "nan@loss:samples=38-38", "four", extra);
-    says("step 5: the loss of samples 38 to 38 on rank 3 is not finite; batch of samples 32 to 39");
+    says("step 5: the loss of sample 38 on rank 3 is not finite; batch of samples 32 to 39");
     assert_same("alone", "four");
     char newest[128];
     snprintf(newest, sizeof newest, "%s/four", directory);
@@ -189,7 +189,7 @@ Test(health, a_run_cut_off_among_bad_steps_goes_on_as_if_it_had_not_been)
 Test(health, a_run_that_never_gets_better_ends_with_exit_code_6)
 {
     train(2, 6, "nan@loss:samples=40-9999", "run", "");
-    says("4 steps in a row were skipped ([training] max_skipped_steps = 3)");
+    says("4 steps skipped in a row ([training] max_skipped_steps = 3)");
     says("the run went back 2 times (max_rollbacks = 2)");
 }
 
@@ -240,7 +240,7 @@ Test(health, weights_that_differ_between_ranks_end_the_run_with_the_tensor_and_t
           "--set training.galore_rank=8");
     says("step 12: blk.0.attn_q.weight is not the same on all ranks (rank 0, 1, 3: ");
     says("; rank 2: ");
-    says("; 1 tensors differ");
+    says("; 1 tensor differs");
     cr_assert_eq(metric("run", "step", steps), 11);
 }
 

@@ -368,7 +368,7 @@ Test(identity, in_a_manifest_that_is_malformed_is_an_error_that_names_the_key)
 {
     malformed("{\"run_id\": 7}", "\"run_id\" is malformed");
     malformed("{\"run_id\": \"01234567890123456\"}", "\"run_id\" is malformed");
-    malformed("{\"data\": \"seq_length = 16\"}", "\"data\" is no list");
+    malformed("{\"data\": \"seq_length = 16\"}", "\"data\" is not a list");
     malformed("{\"data\": [\"seq_length = 16\", 3]}", "entry 1 of \"data\"");
 }
 

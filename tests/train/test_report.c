@@ -254,7 +254,7 @@ Test(report, gradient_norms_count_after_warm_up)
     free(text);
 }
 
-Test(report, utilisation_of_a_gpu_is_not_measurable_and_waiting_for_data_is)
+Test(report, utilization_of_a_gpu_is_not_measurable_and_waiting_for_data_is)
 {
     curve waiting = plain;
     waiting.data_wait_ms = 20.0;
@@ -263,8 +263,8 @@ Test(report, utilisation_of_a_gpu_is_not_measurable_and_waiting_for_data_is)
               &waiting);
     char *text = report("baseline muon_8bit " E3);
     assert_line(text, "| computing, not waiting for data | muon_8bit |", "| 80.00 % | **fail** |");
-    assert_line(text, "| GPU utilisation | muon_8bit |",
-                "| not measurable | the metrics hold no utilisation");
+    assert_line(text, "| GPU utilization | muon_8bit |",
+                "| not measurable | the metrics hold no utilization");
     free(text);
 }
 

@@ -100,7 +100,8 @@ Test(run_places, that_cannot_be_read_are_an_error_and_not_damaged)
         " test $? != 0 && grep -q \"$f.*: Input/output error\" log || exit 1;"
         " find run -type f | sort > after; diff before after || exit 2; done;"
         "LD_PRELOAD=$IO ND_IO_FAULT=eio:1:$ck/rank_0000.h5 $T --resume auto > log 2>&1;"
-        "test $? = 4 && grep -q 'may be whole, so no earlier one is taken: try again' log || exit "
+        "test $? = 4 && grep -q 'may be complete, so no earlier one is taken: try again' log || "
+        "exit "
         "3;"
         "LD_PRELOAD=$IO ND_IO_FAULT=eio:1:$D/run/config.ini $B info $D/run > log 2>&1; test $? = "
         "4");
@@ -137,7 +138,7 @@ Test(run_places, of_half_a_checkpoint_are_exchanged_for_no_other)
     run("$T --checkpoint-dir $D/ck > log; cp -r ck/step_00000008 half; rm half/manifest.json;"
         "for c in 'info half' 'eval --checkpoint half' \"--config $C --run-dir new --resume "
         "half\"; "
-        "do $B $c > log 2>&1; test $? = 4 && grep -q 'half: no checkpoint' log || exit 1; done;"
+        "do $B $c > log 2>&1; test $? = 4 && grep -q 'half: not a checkpoint' log || exit 1; done;"
         "rm ck/step_00000012/manifest.json; $B info run > log 2>&1 || exit 2; grep -q 'warning: "
         "skipping a damaged checkpoint: .*step_00000012' log && grep -q 'step 8,' log || exit "
         "3; rm ck/step_0000000*/manifest.json; $B info run > log 2>&1; test $? = 4 && grep -q 'all "

@@ -345,7 +345,9 @@ Test(run_script, goes_by_the_exit_code_and_counts_restarts_without_progress,
         "restarts' out || exit 72;"
         "test $(grep -c 'step 0; starting again at once' out) = 1 || exit 74;"
         "grep -q 'again in 1 s, restart 2 of 2 in a row without a step done' out || exit 75;"
-        "R --launch env --np 2 x; test $? = 2 || exit 73; R --spare a x; test $? = 2 || exit 76;"
+        "R --launch env --np 2 x; test $? = 2 || exit 73; R --nq 2 -- x; test $? = 2 || exit 77; "
+        "grep -q \"unknown option '--nq' before --\" out || exit 79; R --spare a x; test $? = 2 || "
+        "exit 76;"
         "echo '# none' > empty; R --hostfile empty x; test $? = 2 && grep -q 'empty names no "
         "host' out");
 }

@@ -195,16 +195,16 @@ Test(workers, a_change_of_the_format_or_of_the_steps_of_a_round_is_said_and_resi
         "--resume $D/$2/checkpoints/step_00000005 > log 2>&1; c=$?; cat log; test $c = 0 && "
         "grep -q 'changed dist.sync_every was 2, is 3' log; };"
         "said() { grep -q \"changed dist.outer_comm_dtype was $1, is $2\" log && "
-        "test $(grep -c \"residuals of rounding $3\" log) = 1; };"
+        "test $(grep -c \"error feedback $3\" log) = 1; };"
         "for was in fp32 int8; do"
         " $B $A $W=$was $H=2 --run-dir $D/$was --total-steps 5 || exit 1; done;"
         "for np in 1 2; do go_on $np fp32 int4 run$np || exit 2;"
-        " said fp32 int4 'begin at zero' || exit 3; done;"
+        " said fp32 int4 'begins at zero' || exit 3; done;"
         "grep -h state_sha256 run1/checkpoints/latest/manifest.json "
         "run2/checkpoints/latest/manifest.json | uniq | wc -l | grep -qx 1 || exit 4;"
-        "go_on 1 int8 int4 other || exit 5; said int8 int4 'begin at zero' || exit 6;"
-        "go_on 1 int8 fp32 without || exit 7; said int8 fp32 'are dropped' || exit 8;"
-        "go_on 1 int8 int8 same || exit 9; ! grep 'outer_comm_dtype was\\|residuals of' log");
+        "go_on 1 int8 int4 other || exit 5; said int8 int4 'begins at zero' || exit 6;"
+        "go_on 1 int8 fp32 without || exit 7; said int8 fp32 'is dropped' || exit 8;"
+        "go_on 1 int8 int8 same || exit 9; ! grep 'outer_comm_dtype was\\|error feedback' log");
     cr_assert_eq(code, 0, "exit %d: %s", code, output);
 }
 

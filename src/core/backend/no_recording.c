@@ -10,13 +10,13 @@ static nd_status record(nd_backend *b, bool *can)
 static nd_status record_end(nd_backend *b, nd_recording **recording)
 {
     (void)recording;
-    return ND_FAIL(ND_EINTERNAL, "the %s backend makes no recordings", b->ops.name);
+    return ND_FAIL(ND_EINTERNAL, "the %s backend cannot record ops", b->ops.name);
 }
 
 static nd_status replay(nd_backend *b, nd_recording *recording, bool *stale)
 {
     (void)recording, (void)stale;
-    return ND_FAIL(ND_EINTERNAL, "the %s backend makes no recordings", b->ops.name);
+    return ND_FAIL(ND_EINTERNAL, "the %s backend cannot record ops", b->ops.name);
 }
 
 static void release_recording(nd_backend *b, nd_recording *recording)

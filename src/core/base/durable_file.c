@@ -98,16 +98,16 @@ nd_status nd_durable_check(const char *path, const char *magic, const char *kind
     struct stat info;
     const bool present = stat(path, &info) == 0;
     const ssize_t length = readlink(path, target, sizeof target);
-    ND_FAIL_IF(present && S_ISDIR(info.st_mode), ND_EIO, "%s: a directory; give the name of a file",
-               path);
+    ND_FAIL_IF(present && S_ISDIR(info.st_mode), ND_ECONFIG,
+               "%s: a directory; give the name of a file", path);
     if ((present && !S_ISREG(info.st_mode)) ||
         (length == (ssize_t)sizeof unnamed && memcmp(target, unnamed, sizeof unnamed - 1) == 0))
-        return ND_FAIL(ND_EIO,
+        return ND_FAIL(ND_ECONFIG,
                        "%s: a device, a pipe or a link to one, which would be replaced by a "
                        "file; give the name of a file",
                        path);
-    ND_FAIL_IF(present && magic && info.st_size > 0 && !begins_with(path, magic), ND_EIO,
-               "%s: this file is no %s and is not replaced by one; move it elsewhere, or give "
+    ND_FAIL_IF(present && magic && info.st_size > 0 && !begins_with(path, magic), ND_ECONFIG,
+               "%s: this file is not %s and is not replaced by one; move it elsewhere, or give "
                "another name",
                path, kind);
     return ND_OK;
@@ -260,8 +260,10 @@ nd_status nd_directory_create(const char *path)
             break;
     }
     struct stat info;
-    ND_FAIL_IF(stat(path, &info) != 0 || !S_ISDIR(info.st_mode), ND_EIO,
-               "%s exists and is not a directory", path);
+    const bool there = stat(path, &info) == 0;
+    ND_FAIL_IF(!there && errno == ENOENT, ND_ECONFIG, "%s: this symbolic link leads nowhere", path);
+    ND_FAIL_IF(!there, ND_EIO, "cannot stat %s: %s", path, strerror(errno));
+    ND_FAIL_IF(!S_ISDIR(info.st_mode), ND_ECONFIG, "%s exists and is not a directory", path);
     return ND_OK;
 }
 

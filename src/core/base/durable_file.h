@@ -13,15 +13,16 @@
 
 /* Checks that a new file may replace what is at `path`: nothing, an empty file, or a file that
  * begins with `magic` (NULL: any; `kind` names such files in the error), but no directory, device,
- * pipe or socket, nor a link into /proc such as /dev/stdout. Errors: ND_EIO. */
+ * pipe or socket, nor a link into /proc such as /dev/stdout. `kind` begins with an article. Errors:
+ * ND_ECONFIG. */
 nd_status nd_durable_check(const char *path, const char *magic, const char *kind);
 
 /* Creates the directory that `path` lies in and checks that files can be created in it: before the
- * work whose result goes there. Errors: ND_EIO. */
+ * work whose result goes there. Errors: ND_EIO; ND_ECONFIG when something else is in its place. */
 nd_status nd_durable_prepare(const char *path);
 
-/* Renames the finished file `temporary` to `path`, durably. Errors: ND_EIO; `temporary` is then
- * removed. */
+/* Renames the finished file `temporary` to `path`, durably. Errors: ND_EIO, ND_ECONFIG; `temporary`
+ * is then removed. */
 nd_status nd_durable_rename(const char *temporary, const char *path);
 
 /* Replaces the file `path` by these bytes. After an error (ND_EIO) or crash the old or the new one
@@ -52,7 +53,7 @@ nd_status nd_file_append(int file, const char *path, const void *bytes, size_t s
 /* fsyncs a file or directory by name; skips directories that cannot be fsynced. Errors: ND_EIO. */
 nd_status nd_path_sync(const char *path);
 
-/* mkdir -p. Errors: ND_EIO. */
+/* mkdir -p. Errors: ND_EIO; ND_ECONFIG when the path is of something else. */
 nd_status nd_directory_create(const char *path);
 
 /* Removes a directory and the files in it, one level deep, without following symbolic links. Does

@@ -1,5 +1,7 @@
 #include "core/base/edit_distance.h"
 
+#include <ctype.h>
+#include <stdbool.h>
 #include <string.h>
 #include <strings.h>
 
@@ -22,4 +24,26 @@ int nd_edit_distance(const char *a, const char *b)
         }
     }
     return row[n];
+}
+
+static bool are_initials(const char *written, const char *known)
+{
+    int words = 0;
+    for (const char *at = known; *at; at++) {
+        if (at > known && at[-1] != '_' && at[-1] != '-')
+            continue;
+        if (tolower((unsigned char)*written++) != tolower((unsigned char)*at))
+            return false;
+        words++;
+    }
+    return *written == '\0' && words > 1;
+}
+
+int nd_name_distance(const char *written, const char *known)
+{
+    const int edits = nd_edit_distance(written, known);
+    const size_t m = strlen(written), n = strlen(known);
+    if (edits > 1 && ((m > 2 && strcasestr(known, written)) || are_initials(written, known)))
+        return 1;
+    return 3 * (size_t)edits <= (m > n ? m : n) ? edits : -1;
 }

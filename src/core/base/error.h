@@ -29,6 +29,12 @@ typedef enum nd_status {
     "            configuration, 3 data, 4 checkpoint, 5 another rank or the network,\n"            \
     "            6 non-finite values, 75 stopped on a signal after saving\n"
 
+/* The ending of a noun that is counted in a message. */
+static inline const char *nd_s(long long count)
+{
+    return count == 1 ? "" : "s";
+}
+
 enum { ND_ERROR_TEXT_MAX = 2048 };
 
 /* What went wrong, where, and the trace of callers. Copyable, so that a worker thread can hand its

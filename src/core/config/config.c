@@ -177,6 +177,10 @@ nd_status nd_config_set_key(nd_config *config, const char *section, const char *
     const nd_config_key *key = nd_config_key_find(section, name);
     if (!key) {
         const nd_config_key *nearest = nd_config_key_nearest(section, name);
+        ND_FAIL_IF(!nearest, ND_ECONFIG,
+                   "%s: unknown key '%s' in section [%s]; `nanochat_dist train --list-keys` prints "
+                   "all keys",
+                   origin, name, section);
         return ND_FAIL(ND_ECONFIG,
                        "%s: unknown key '%s' in section [%s]; the nearest known key is "
                        "'%s' in [%s]",

@@ -92,7 +92,7 @@ static nd_status check_workers(const nd_config *c)
     const int64_t workers = c->dist.workers, batch = c->training.batch_size;
     const int64_t micro = nd_config_micro_batch(c);
     ND_FAIL_IF(batch % workers != 0 || batch / workers % micro != 0, ND_ECONFIG,
-               "[training] batch_size = %lld in micro-batches of %lld sequences cannot be shared "
+               "[training] batch_size = %lld in micro-batches of %lld cannot be shared "
                "evenly by [dist] workers = %lld; choose a batch_size that is a multiple of %lld, "
                "or fewer workers",
                (long long)batch, (long long)micro, (long long)workers,
@@ -113,10 +113,11 @@ static nd_status check_reduction(const nd_config *c)
                "[dist] grad_reduction = allreduce contradicts deterministic = world: NCCL adds in "
                "an order that depends on how many ranks there are; use deterministic = off, or "
                "grad_reduction = owners");
-    ND_FAIL_IF(c->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32, ND_ECONFIG,
-               "[dist] grad_reduction = allreduce contradicts grad_comm_dtype = %s: NCCL adds fp32 "
-               "and keeps no residuals; use grad_comm_dtype = fp32, or grad_reduction = owners",
-               c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
+    ND_FAIL_IF(
+        c->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32, ND_ECONFIG,
+        "[dist] grad_reduction = allreduce contradicts grad_comm_dtype = %s: NCCL adds fp32, "
+        "without error feedback; use grad_comm_dtype = fp32, or grad_reduction = owners",
+        c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
     return ND_CHECK(
         c->hardware.target != ND_TARGET_CPU && ND_HAVE_NCCL, ND_ECONFIG,
         "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "

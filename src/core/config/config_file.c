@@ -62,8 +62,8 @@ static nd_status scan_section(const scan *s, int number, char *text, char *secti
     *end = '\0';
     char *rest = trim_spaces(end + 1);
     ND_FAIL_IF(*rest, ND_ECONFIG,
-               "%s:%d: '%.80s' follows a section's name; give it, as a comment, a line of its own",
-               s->path, number, rest);
+               "%s:%d: '%.80s' follows a section's name; move it to a line of its own", s->path,
+               number, rest);
     const char *name = trim_spaces(text + 1);
     ND_FAIL_IF(!known_section(name), ND_ECONFIG,
                "%s:%d: unknown section [%.60s]; sections are [model], [training], [optimizer], "

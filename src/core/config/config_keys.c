@@ -96,7 +96,7 @@ const nd_config_key nd_config_keys[] = {
         "the highest loss above a reference model's"),
     TEXT(training, collider_reference, "", "excess: checkpoint of the reference model"),
     DOUBLE(training, collider_threshold, 0, 1, "0.3",
-           "loss and excess: importance, the loss normalised over a micro-batch, below which a "
+           "loss and excess: importance, the loss normalized over a micro-batch, below which a "
            "token may be filtered"),
     DOUBLE(training, collider_sparsity, 0, 0.999, "0.35",
            "fraction of a micro-batch that is filtered: exactly with sample, at most otherwise"),
@@ -135,7 +135,7 @@ const nd_config_key nd_config_keys[] = {
            "bits of GaLore's projectors: auto is 32 where optimizer state is, else 8"),
     DOUBLE(optimizer, galore_scale, 0, 100, "1.0", "factor of GaLore's updates"),
     DOUBLE(optimizer, galore_residual, 0, 100, "0.0",
-           "factor of the gradient outside the subspace, orthogonalised without momentum and added "
+           "factor of the gradient outside the subspace, orthogonalized without momentum and added "
            "to GaLore's update; above 0 full gradients are sent to their owners"),
 
     CHOICE(data, dataset, "shards|synthetic", "shards", "where tokens come from"),
@@ -204,7 +204,7 @@ const nd_config_key nd_config_keys[] = {
     INT(dist, workers, 1, 4096, "1",
         "workers that train apart, each on its part of the batch, whatever the number of ranks"),
     INT(dist, sync_every, 1, MAX_COUNT, "1",
-        "steps between synchronisations of workers: an outer step with their mean change"),
+        "steps between synchronizations of workers: an outer step with their mean change"),
     DOUBLE(dist, outer_lr, 0, 100, "1", "rate of the outer Nesterov step"),
     DOUBLE(dist, outer_momentum, 0, 0.9999, "0.5", "momentum of the outer Nesterov step"),
     CHOICE(dist, outer_comm_dtype, "fp32|int8|int4", "fp32",
@@ -259,12 +259,9 @@ const nd_config_key *nd_config_key_nearest(const char *section, const char *name
     int best_distance = 0;
     for (int i = 0; i < nd_config_key_count; i++) {
         const nd_config_key *key = &nd_config_keys[i];
-        /* Part of a key's name, such as "warmup", counts as distance 1. */
-        const bool part = strlen(name) > 2 && strcasestr(key->name, name) != NULL;
-        const int name_distance = nd_edit_distance(name, key->name);
-        const int edits = part && name_distance > 1 ? 1 : name_distance;
+        const int edits = nd_name_distance(name, key->name);
         const int distance = 2 * edits + (strcasecmp(section, key->section) != 0);
-        if (!best || distance < best_distance) {
+        if (edits >= 0 && (!best || distance < best_distance)) {
             best = key;
             best_distance = distance;
         }

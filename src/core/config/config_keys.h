@@ -55,7 +55,8 @@ int nd_config_choice_index(const char *choices, const char *value);
 void nd_config_choice_name(const char *choices, int index, char *text, size_t size);
 bool nd_config_parse_bool(const char *text, bool *value);
 
-/* The known key nearest to what was written, by edit distance. */
+/* The known key nearest to what was written, rather one of the same section; NULL where none is
+ * near (nd_name_distance). */
 const nd_config_key *nd_config_key_nearest(const char *section, const char *name);
 
 /* The value of a key as text that parses back to the same value. */

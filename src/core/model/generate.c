@@ -95,7 +95,7 @@ nd_status nd_generator_feed(nd_generator *g, const int32_t *tokens, int64_t coun
     const nd_model *m = g->model;
     nd_backend *b = m->backend;
     ND_FAIL_IF(count < 1 || g->length + count > g->max_tokens, ND_EDATA,
-               "%lld tokens after %lld do not fit a context of %lld", (long long)count,
+               "%lld tokens after %lld do not fit in a context of %lld", (long long)count,
                (long long)g->length, (long long)g->max_tokens);
     for (int64_t at = 0; at < count; at += g->chunk)
         ND_TRY(feed_chunk(g, tokens + at, count - at < g->chunk ? count - at : g->chunk));

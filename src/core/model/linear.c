@@ -51,7 +51,7 @@ nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, 
         return b->ops.gemm(b, y, nd_as_const(x->dense), false, nd_as_const(w->dense), true, 1.0f,
                            0.0f);
     ND_FAIL_IF(scratch.rows * scratch.cols < w->codes.rows * w->codes.cols, ND_EINTERNAL,
-               "no scratch memory to dequantise a weight of %lld x %lld", (long long)w->codes.rows,
+               "no scratch memory to dequantize a weight of %lld x %lld", (long long)w->codes.rows,
                (long long)w->codes.cols);
     const nd_view dense = nd_view_of(scratch.data, scratch.dtype, w->codes.rows, w->codes.cols);
     ND_TRY(b->ops.dequantize_codes(b, dense, nd_as_const(w->codes), nd_as_const(w->scales)));

@@ -60,10 +60,11 @@ static nd_status newest_of(const nd_checkpoint_steps *steps, const char *directo
         if (status == ND_EIO) {
             const nd_error error = *nd_error_get();
             nd_error_clear();
-            return ND_FAIL(ND_ECHECKPOINT,
-                           "%.1000s; this checkpoint may be whole, so no earlier one is taken: try "
-                           "again when it can be read, or name another with --resume",
-                           error.message);
+            return ND_FAIL(
+                ND_ECHECKPOINT,
+                "%.1000s; this checkpoint may be complete, so no earlier one is taken: try "
+                "again when it can be read, or name another with --resume",
+                error.message);
         }
         if (status != ND_ECHECKPOINT)
             return status;
@@ -220,8 +221,8 @@ nd_status nd_checkpoint_resolve(const char *path, nd_log *log, char out[ND_CHECK
     if (out[0])
         return ND_OK;
     return ND_FAIL(ND_ECHECKPOINT,
-                   "%.200s: no checkpoint: it has no readable manifest.json, and there is no whole "
-                   "checkpoint in it or in its checkpoints%s%.200s",
+                   "%.200s: not a checkpoint: it has no readable manifest.json, and there is no "
+                   "complete checkpoint in it or in its checkpoints%s%.200s",
                    path, elsewhere[0] ? " in " : "", elsewhere);
 }
 

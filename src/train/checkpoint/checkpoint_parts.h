@@ -10,10 +10,12 @@
 /* The most tensors of a parameter: the master, and states of the optimizer or the outer step. */
 enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX + ND_OUTER_STATES_MAX };
 
-/* The status that the caller of a save gets: ND_ECHECKPOINT for errors of files and memory. */
+/* The status that the caller of a save gets: ND_ECHECKPOINT for errors of paths, files and memory.
+ */
 static inline nd_status nd_save_error(nd_status status)
 {
-    return status == ND_EIO || status == ND_ENOMEM ? ND_ECHECKPOINT : status;
+    return status == ND_EIO || status == ND_ECONFIG || status == ND_ENOMEM ? ND_ECHECKPOINT
+                                                                           : status;
 }
 
 /* Units with tensors of their own: the run and, with rounds (train/rounds.h), each of K workers. */

@@ -75,8 +75,7 @@ static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
 static nd_status measure(const char *path, int64_t *bytes)
 {
     struct stat info;
-    ND_FAIL_IF(stat(path, &info) != 0, ND_EIO, "%s: cannot be looked at: %s", path,
-               strerror(errno));
+    ND_FAIL_IF(stat(path, &info) != 0, ND_EIO, "cannot stat %s: %s", path, strerror(errno));
     *bytes = info.st_size;
     return ND_OK;
 }

@@ -249,7 +249,7 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c, const nd_confi
     if (masters != run->model->params.count) {
         const char *apart = first_unmatched(run, c, &only_in);
         return ND_FAIL(ND_ECHECKPOINT,
-                       "%s: holds %lld parameters, this configuration has %lld; %s is in %s alone",
+                       "%s: holds %lld parameters, this configuration has %lld; %s is only in %s",
                        c->directory, (long long)masters, (long long)run->model->params.count, apart,
                        only_in);
     }
@@ -260,9 +260,9 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c, const nd_confi
         ND_TRY(spread ? spread_parameter(run, c, at % units, at / units)
                       : restore_parameter(run, c, drops, at % units, at / units));
     if (drops)
-        nd_log_line(&run->log, "workers residuals of rounding %s: dist.outer_comm_dtype is another",
-                    run->config.dist.outer_comm_dtype == ND_OUTER_WIRE_FP32 ? "are dropped"
-                                                                            : "begin at zero");
+        nd_log_line(&run->log, "workers error feedback %s: dist.outer_comm_dtype has changed",
+                    run->config.dist.outer_comm_dtype == ND_OUTER_WIRE_FP32 ? "is dropped"
+                                                                            : "begins at zero");
     if (spread)
         nd_log_line(&run->log,
                     "workers all %lld begin with the masters and the optimizer state of a run "

@@ -206,9 +206,8 @@ static void announce(nd_run *run, nd_save *s)
             nd_log_line(&run->log, "%s", line);
     if (s->unlinked && !run->saving.warned_of_latest)
         nd_log_line(&run->log,
-                    "warning: %s has no `latest`: the file system has no symbolic links, or this "
-                    "program did not make what is called so; the newest whole step is taken "
-                    "instead",
+                    "warning: %s has no `latest`: the file system has no symbolic links, or "
+                    "something else has this name; the newest complete step is taken instead",
                     s->parent);
     run->saving.warned_of_latest |= s->unlinked;
 }

@@ -48,8 +48,8 @@ static nd_status parse_lines(const json_t *lines, const char *path, char **text)
     json_t *item;
     json_array_foreach(lines, i, item)
     {
-        ND_FAIL_IF(!json_is_string(item), ND_ECHECKPOINT, "%s: entry %zu of \"data\" is no string",
-                   path, i);
+        ND_FAIL_IF(!json_is_string(item), ND_ECHECKPOINT,
+                   "%s: entry %zu of \"data\" is not a string", path, i);
         total += json_string_length(item) + 1;
     }
     char *at = *text = malloc(total);
@@ -76,6 +76,6 @@ nd_status nd_manifest_parse_identity(const json_t *root, const char *path, nd_id
     }
     if (!data)
         return ND_OK;
-    ND_FAIL_IF(!json_is_array(data), ND_ECHECKPOINT, "%s: \"data\" is no list", path);
+    ND_FAIL_IF(!json_is_array(data), ND_ECHECKPOINT, "%s: \"data\" is not a list", path);
     return parse_lines(data, path, &identity->data);
 }

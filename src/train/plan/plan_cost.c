@@ -378,7 +378,7 @@ static nd_status estimate_with(estimate how, const nd_config *config, int ranks,
     memset(plan, 0, sizeof *plan);
     ND_FAIL_IF(nd_config_has_rounds(config), ND_ECONFIG,
                "times are not predicted for [dist] workers = %lld with sync_every = %lld; "
-               "plan without a described machine says what they send and hold",
+               "leave out --bandwidth to see bytes and memory",
                (long long)config->dist.workers, (long long)config->dist.sync_every);
     nd_run *run = calloc(1, sizeof *run);
     ND_FAIL_IF(!run, ND_ENOMEM, "no memory for a plan");

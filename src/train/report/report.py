@@ -250,7 +250,7 @@ def check_own(path):
     except FileNotFoundError:
         return
     if begin and begin != HEADING:
-        raise ReportError(1, "%s: this file is no report and is not replaced by one; move it elsewhere, or give "
+        raise ReportError(2, "%s: this file is not a report and is not replaced by one; move it elsewhere, or give "
                              "another --out" % path)
 
 
@@ -259,7 +259,7 @@ def write_report(version, directory, claims_path, paths):
     if claims:
         claims.assign_roles(runs)
     if os.path.exists(directory) and not os.path.isdir(directory):
-        raise ReportError(1, "%s exists and is not a directory" % directory)
+        raise ReportError(2, "%s exists and is not a directory" % directory)
     path = os.path.join(directory, "REPORT.md")
     os.makedirs(directory, exist_ok=True)
     check_own(path)

@@ -62,7 +62,7 @@ class Run:
         except OSError as error:
             raise ReportError(3, "%s: %s" % (given, error.strerror))
         if not os.path.isdir(given):
-            raise ReportError(3, "%s is no directory; name the directory of a run" % given)
+            raise ReportError(3, "%s is not a directory; name the directory of a run" % given)
         files = ("metrics.jsonl", "training.log", "config.ini", "command.txt", "plan.txt")
         if not any(os.path.exists(os.path.join(given, name)) for name in files):
             raise ReportError(3, "%s holds no run: none of metrics.jsonl, training.log and config.ini" % given)

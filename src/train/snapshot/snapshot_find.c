@@ -209,7 +209,7 @@ static nd_status try_one(nd_run *run, const generation *g, int holder, nd_snapsh
     const int64_t missing = first_missing(found, comm->size);
     if (missing >= 0)
         return nd_error_mark_shared(ND_FAIL(ND_ECHECKPOINT,
-                                            "no host has %s of it whole, nor a copy",
+                                            "no host has %s of it complete, nor a copy",
                                             found->c.files[missing].name));
     found->any = true;
     return ND_OK;

@@ -94,7 +94,7 @@ static nd_status list_absent(nd_run *run, const char *path, int64_t after, bool 
                 (long long)(limit < after ? limit : after));
         if (ended)
             nd_log_line(&run->log,
-                        "snapshot host %s, which the run has lost, may hold snapshots of it still: "
+                        "snapshot host %s, which the run has lost, may still hold its snapshots: "
                         "launch/run.sh removes them, or ssh %s rm -r %s",
                         host, host, directory);
     }

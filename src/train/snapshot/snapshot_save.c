@@ -116,7 +116,7 @@ static nd_status warn_of_disks(nd_run *run)
         nd_log_line(&run->log,
                     "warning: snapshots go to a disk: [logging] snapshot_dir = %s on host %s is "
                     "not in memory, so they take as long as the disk does and may not outlive the "
-                    "host any better; a tmpfs such as /dev/shm is meant",
+                    "host any better; use a tmpfs such as /dev/shm",
                     s->root, s->hosts.names[rank]);
     free(disk);
     return status;
@@ -187,7 +187,7 @@ static nd_status fail(nd_run *run, nd_status status)
     if (!s->warned)
         nd_log_line(&run->log,
                     "warning: no snapshot of step %lld: %s; training continues, and the next one "
-                    "is tried when it is due; this is said once",
+                    "is tried when it is due; this warning appears once",
                     (long long)s->step, error.message);
     s->warned = true;
     s->spare = -1;
@@ -287,7 +287,7 @@ static void complete(nd_run *run)
     s->whole = s->step;
     if (!s->announced)
         nd_log_line(&run->log,
-                    "snapshot the snapshot of step %lld is whole: --resume auto resumes the "
+                    "snapshot the snapshot of step %lld is complete: --resume auto resumes the "
                     "newest one",
                     (long long)s->step);
     s->announced = true;
@@ -307,7 +307,7 @@ static nd_status begin_copies(nd_run *run)
     if (status != ND_ECHECKPOINT)
         return status;
     if (!s->warned_of_copies)
-        nd_log_line(&run->log, "warning: snapshots have no copies: %s; this is said once",
+        nd_log_line(&run->log, "warning: snapshots have no copies: %s; this warning appears once",
                     nd_error_get()->message);
     s->warned_of_copies = true;
     nd_error_clear();

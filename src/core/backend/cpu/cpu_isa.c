@@ -69,7 +69,7 @@ nd_status nd_cpu_isa_apply(nd_cpu_isa requested, nd_cpu_isa *effective)
 {
     *effective = ND_CPU_ISA_GENERIC;
     ND_FAIL_IF(requested > ND_CPU_ISA_GENERIC, ND_ECONFIG,
-               "[hardware] cpu_isa = %s is of x86 CPUs; on this one use auto or generic",
+               "[hardware] cpu_isa = %s is for x86 CPUs; on this one use auto or generic",
                nd_cpu_isa_name(requested));
     return ND_OK;
 }
