@@ -201,6 +201,10 @@ nd_status nd_config_check_model(const nd_config *config);
 /* The whole effective configuration as INI text that nd_config_read_file reads back. */
 nd_status nd_config_write(const nd_config *config, FILE *out);
 
+/* Writes the value of [section] key, which must be one, to `text` as it is written in a file. */
+void nd_config_value(const nd_config *config, const char *section, const char *key, char *text,
+                     size_t size);
+
 /* Writes a line such as "training.batch_size was 16, is 32" for each differing key of [model],
  * [training], [optimizer] and [data], and of the keys of [dist] that affect results. Returns the
  * number of lines. */
