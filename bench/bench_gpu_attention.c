@@ -1,5 +1,4 @@
-/* Attention by the project's own kernels and by cuDNN, forward and backward, at the shapes of
- * models.
+/* Attention by the builtin kernels and by cuDNN, forward and backward, at the shapes of models.
  *
  *   bench_gpu_attention [--tokens N] [--target cpu|cuda]
  *

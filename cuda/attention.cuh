@@ -88,7 +88,7 @@ nd_status nd_cuda_attention_backward_tensor(nd_cuda *cuda, nd_view dq, nd_view d
                                             nd_cview v, const float *delta,
                                             const nd_attention_layout *s);
 
-/* The project's own kernels; the caller has checked the shapes. */
+/* The builtin kernels; the caller has checked the shapes. */
 nd_status nd_cuda_attention_builtin(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                                     nd_cview v, const nd_attention_shape *s);
 nd_status nd_cuda_attention_backward_builtin(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
@@ -103,7 +103,7 @@ struct nd_attention_library_pass {
                           nd_cview o, nd_cview lse, nd_cview q, nd_cview k, nd_cview v);
 };
 
-/* Compares a library with the project's kernels, and waits: `reason` (`size` bytes) is "" or says
+/* Compares a library with the builtin kernels, and waits: `reason` (`size` bytes) is "" or says
  * what differs. *looked is false when there is not enough memory to compare. Errors: those of the
  * passes. */
 nd_status nd_cuda_attention_check(nd_backend *b, const nd_attention_shape *s, bool backward,

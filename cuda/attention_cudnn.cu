@@ -28,7 +28,7 @@ static nd_status open_library(nd_cuda *cuda)
 
 nd_status nd_cuda_library_attention_create(nd_cuda *cuda)
 {
-    if (cuda->attention == ND_CUDA_ATTENTION_OWN)
+    if (cuda->attention == ND_CUDA_ATTENTION_BUILTIN)
         return ND_OK;
     cuda->library_attention = new nd_cuda_library_attention();
     return cuda->attention == ND_CUDA_ATTENTION_CUDNN ? open_library(cuda) : ND_OK;
@@ -65,7 +65,7 @@ static void log_choice(nd_backend *b, const nd_cudnn_shape *s, const nd_cudnn_pl
              s->backward ? "_backward" : "", (long long)s->sequences, (long long)s->length,
              (long long)s->heads, (long long)s->kv_heads, (long long)s->head_dim);
     if (reason)
-        nd_log_line(b->log, "device  %s: own kernels; cuDNN: %s", shape, reason);
+        nd_log_line(b->log, "device  %s: builtin kernels; cuDNN: %s", shape, reason);
     else
         nd_log_line(b->log, "device  %s: cuDNN engine %lld, workspace %.1f MiB", shape,
                     (long long)nd_cudnn_plan_engine(plan),
@@ -82,7 +82,7 @@ static bool is_open(nd_backend *b)
     if (open_library(cuda) == ND_OK)
         return true;
     if (b->log)
-        nd_log_line(b->log, "device  attention: own kernels; %s", nd_error_get()->message);
+        nd_log_line(b->log, "device  attention: builtin kernels; %s", nd_error_get()->message);
     nd_error_clear();
     return false;
 }
@@ -150,11 +150,12 @@ static nd_status check_plan(nd_backend *b, const nd_attention_shape *s, bool is_
     if (reason[0])
         nd_cudnn_plan_reject(plan, reason);
     else if (!looked && b->log)
-        nd_log_line(b->log, "device  attention: no memory to compare cuDNN with the own kernels");
+        nd_log_line(b->log,
+                    "device  attention: no memory to compare cuDNN with the builtin kernels");
     return ND_OK;
 }
 
-/* *plan: NULL if the project's own kernels must be used. `all` and lse: inputs and outputs. */
+/* *plan: NULL where the builtin kernels compute this. `all` and lse: inputs and outputs. */
 static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backward_pass,
                         const nd_cview *all, size_t count, nd_cview lse, nd_cudnn_plan **plan)
 {
@@ -165,7 +166,7 @@ static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backwar
         return ND_OK;
     if (s->rows.data) {
         if (b->log && !l->told)
-            nd_log_line(b->log, "device  attention of kept tokens: own kernels");
+            nd_log_line(b->log, "device  attention of kept tokens: builtin kernels");
         l->told = true;
         return ND_OK;
     }
@@ -191,7 +192,7 @@ static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backwar
         cuda->attention != ND_CUDA_ATTENTION_CUDNN, ND_ECONFIG,
         "[hardware] attention_backend = cudnn, but cuDNN refuses attention%s of %lld x %lld "
         "tokens, %lld heads over %lld of %lld: %s; use attention_backend = auto, which "
-        "takes the program's own kernels for it",
+        "takes the builtin kernels for it",
         backward_pass ? "_backward" : "", (long long)s->sequences, (long long)s->key_len,
         (long long)s->heads, (long long)s->kv_heads, (long long)s->head_dim, reason);
 }

@@ -276,12 +276,12 @@ attention() {
         train "attention.$kind" cuda configs/e3/small/baseline.ini 60 "hardware.attention_backend=$kind" ||
             code=1
     done
-    for kind in attention attention_backward; do # else own would be compared with own
+    for kind in attention attention_backward; do # else builtin would be compared with builtin
         grep -E "device +$kind of .*: cuDNN engine" "$work/runs/attention.auto.txt" ||
             { echo "Error: cuDNN does not compute $kind: the log names no engine"; code=1; }
     done
     grep -E ' device +' "$work/runs/attention.auto.txt"
-    compare 'own kernels and cuDNN' attention.builtin attention.auto 0.05 || code=1
+    compare 'builtin kernels and cuDNN' attention.builtin attention.auto 0.05 || code=1
     train attention.again cuda configs/e3/small/baseline.ini 60 hardware.attention_backend=auto || code=1
     same 'cuDNN twice' attention.auto attention.again || code=1
     return $code

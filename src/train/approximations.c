@@ -16,8 +16,8 @@ void nd_wire_approximations(const nd_config *config, int ranks, char *text, size
     text[0] = '\0';
     if (ranks > 1 && config->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32)
         add(config, "grad_comm_dtype", text, size);
-    if (config->dist.embedding_sync == ND_EMBEDDING_WIRE_INT8_DELTA)
+    if (config->dist.embedding_sync == ND_EMBEDDING_SYNC_INT8_DELTA)
         add(config, "embedding_sync", text, size);
-    if (nd_config_has_rounds(config) && config->dist.outer_comm_dtype != ND_OUTER_WIRE_FP32)
+    if (nd_config_has_rounds(config) && config->dist.outer_comm_dtype != ND_OUTER_COMM_FP32)
         add(config, "outer_comm_dtype", text, size);
 }

@@ -90,9 +90,9 @@ static nd_status prepare_worker(nd_run *run)
     run->backend->log = &run->log;
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
-    run->gather.codes = (nd_weight_wire)run->config.dist.weight_sync;
+    run->gather.codes = (nd_weight_sync)run->config.dist.weight_sync;
     run->gather.stream.kernels = nd_device_code_kernels(run->backend);
-    run->gather.embedding = (nd_embedding_wire)run->config.dist.embedding_sync;
+    run->gather.embedding = (nd_embedding_sync)run->config.dist.embedding_sync;
     run->masters = calloc((size_t)run->model->params.count, sizeof *run->masters);
     ND_FAIL_IF(!run->masters, ND_ENOMEM, "no memory for the table of masters");
     return nd_gradient_reducer_create(&run->config, run->comm, run->model, &run->own,

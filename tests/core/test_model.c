@@ -173,13 +173,13 @@ static void assert_same_bits(nd_model_fixture *a, nd_model_fixture *b)
                      0, "%s differs", a->model->params.list[i].name);
 }
 
-Test(model, packed_codes_give_the_same_gradients_to_the_bit_in_less_memory)
+Test(model, packed_ternary_weights_give_the_same_gradients_to_the_bit_in_less_memory)
 {
     for (int arch = 0; arch < 2; arch++) {
         nd_model_config config = nd_model_fixture_config((nd_arch)arch, ND_BF16);
         config.num_layers = 4;
         nd_model_fixture bytes = nd_model_fixture_create(&config, false, seed);
-        config.packed_codes = true;
+        config.pack_ternary_weights = true;
         nd_model_fixture packed = nd_model_fixture_create(&config, false, seed);
         cr_assert_eq(nd_model_fixture_train(&bytes, false), nd_model_fixture_train(&packed, false));
         assert_same_bits(&bytes, &packed);
