@@ -5,9 +5,12 @@
 
 #include "support/run_files.h"
 #include "support/support.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/manifest.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static char directory[64], config[128], output[16384];
@@ -174,6 +177,25 @@ Test(health, too_many_bad_steps_take_the_run_back_and_past_their_data)
         cr_assert_eq(isnan(losses[i]), i >= 5 && i < 8, "step %d: loss %g", i + 1, losses[i]);
     }
     cr_assert_eq(skipped[11], 4);
+}
+
+Test(health, consecutive_skips_are_read_under_the_name_of_earlier_versions_too)
+{
+    size_t size;
+    char *text = nd_test_read_file(ND_SOURCE_DIR "/tests/fuzz/corpus/manifest/health.json", &size);
+    cr_assert(strstr(text, "\"in_row\": 1") != NULL);
+    for (int i = 0; i < 2; i++) {
+        nd_checkpoint c = {0};
+        ND_ASSERT_OK(nd_manifest_parse(text, size, "manifest.json", &c));
+        cr_assert_eq(c.health.consecutive_skips, 1);
+        cr_assert_eq(c.health.skipped, 3);
+        free(text);
+        ND_ASSERT_OK(nd_manifest_format(&c, &text));
+        cr_assert(strstr(text, "\"consecutive\": 1") != NULL && !strstr(text, "in_row"));
+        size = strlen(text);
+        nd_checkpoint_close(&c);
+    }
+    free(text);
 }
 
 /* Cut off after step 8, with three bad steps behind it. */
