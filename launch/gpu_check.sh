@@ -71,8 +71,6 @@ export PATH=$PATH:/usr/local/cuda/bin # nvcc and compute-sanitizer
 cmake_arguments=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DND_CUDA=ON -DND_WERROR=OFF)
 . "$here/gpu_libraries.sh"
 
-# -- sections ------------------------------------------------------------------------------------
-
 say() { printf '%s\n' "$@" | tee -a "$report"; }
 failed=() not_run=() first_failure=''
 not_run() { # SECTION REASON
@@ -387,8 +385,6 @@ overlap() {
     "${launcher[@]}" "$build/tests/cuda/device/cuda_program_nccl" || code=1
     return $code
 }
-
-# -- all of it -----------------------------------------------------------------------------------
 
 : >"$report"
 : >"$raw"
