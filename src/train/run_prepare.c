@@ -215,7 +215,7 @@ void nd_run_destroy(nd_run *run)
 {
     destroy_rounds(run->rounds);
     free(run->saving.copy);
-    free(run->slow);
+    free(run->timing.slow);
     free(run->data.tokenizer);
     nd_identity_destroy(&run->identity);
     nd_loader_close(run->data.loader);

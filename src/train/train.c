@@ -182,7 +182,7 @@ static nd_status save_if_due(nd_run *run, const nd_step_result *step, int64_t la
 static void report_slow_ranks(nd_run *run, const nd_step_result *step)
 {
     for (int r = 0; r < run->comm->size; r++) {
-        const nd_slow_rank *slow = &run->slow[r];
+        const nd_slow_rank *slow = &run->timing.slow[r];
         if (slow->steps == ND_SLOW_STEPS)
             nd_log_line(&run->log,
                         "slow    rank %d took at least 20 %% longer than the median rank in each "
