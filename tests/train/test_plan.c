@@ -9,21 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char directory[64], config_path[128];
+static char *const directory = nd_test_here.directory, *const config_path = nd_test_here.config;
 
-static void setup(void)
-{
-    strcpy(directory, nd_test_directory());
-    snprintf(config_path, sizeof config_path, "%s/config.ini", directory);
-    nd_test_write_config(config_path);
-}
-
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(plan, .init = setup, .fini = teardown);
+TestSuite(plan, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 Test(plan, for_gpus_takes_their_precision_on_every_cpu)
 {
