@@ -113,21 +113,20 @@ static nd_status forward(void *context, nd_view o, nd_view lse, nd_cview q, nd_c
     return run(p->cuda, p->plan, &a);
 }
 
-static nd_status backward(void *context, nd_view dq, nd_view dk, nd_view dv, nd_cview dout,
-                          nd_cview o, nd_cview lse, nd_cview q, nd_cview k, nd_cview v)
+static nd_status backward(void *context, const nd_attention_gradients *g)
 {
     const planned *p = static_cast<const planned *>(context);
     nd_cudnn_arguments a;
     memset(&a, 0, sizeof a);
-    a.q = q.data;
-    a.k = k.data;
-    a.v = v.data;
-    a.o = const_cast<void *>(o.data);
-    a.lse = const_cast<void *>(lse.data);
-    a.dout = dout.data;
-    a.dq = dq.data;
-    a.dk = dk.data;
-    a.dv = dv.data;
+    a.q = g->q.data;
+    a.k = g->k.data;
+    a.v = g->v.data;
+    a.o = const_cast<void *>(g->o.data);
+    a.lse = const_cast<void *>(g->lse.data);
+    a.dout = g->dout.data;
+    a.dq = g->dq.data;
+    a.dk = g->dk.data;
+    a.dv = g->dv.data;
     return run(p->cuda, p->plan, &a);
 }
 
@@ -208,15 +207,20 @@ nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cv
     return plan ? forward(&p, o, lse, q, k, v) : ND_OK;
 }
 
-nd_status nd_cuda_attention_backward_library(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
-                                             nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
-                                             nd_cview k, nd_cview v, const nd_attention_shape *s,
-                                             bool *done)
+nd_status nd_cuda_attention_backward_library(nd_backend *b, const nd_attention_gradients *g,
+                                             const nd_attention_shape *s, bool *done)
 {
-    const nd_cview all[] = {q, k, v, o, dout, nd_as_const(dq), nd_as_const(dk), nd_as_const(dv)};
+    const nd_cview all[] = {g->q,
+                            g->k,
+                            g->v,
+                            g->o,
+                            g->dout,
+                            nd_as_const(g->dq),
+                            nd_as_const(g->dk),
+                            nd_as_const(g->dv)};
     nd_cudnn_plan *plan;
-    ND_TRY(choose(b, s, true, all, sizeof all / sizeof *all, lse, &plan));
+    ND_TRY(choose(b, s, true, all, sizeof all / sizeof *all, g->lse, &plan));
     planned p = {nd_cuda_of(b), plan};
     *done = plan != NULL;
-    return plan ? backward(&p, dq, dk, dv, dout, o, lse, q, k, v) : ND_OK;
+    return plan ? backward(&p, g) : ND_OK;
 }
