@@ -1,5 +1,4 @@
-/* Attention by the project's own kernels and by cuDNN, forward and backward, at the shapes of
- * models.
+/* Attention by the builtin kernels and by cuDNN, forward and backward, at the shapes of models.
  *
  *   bench_gpu_attention [--tokens N] [--target cpu|cuda]
  *
@@ -13,10 +12,9 @@
 #include "core/base/rng.h"
 #include "train/run_backend.h"
 
-#include "drawn.h"
-
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { ROUNDS = 5, LAUNCHES = 8, BUFFERS = 9 };
 
@@ -32,6 +30,18 @@ typedef struct workbench {
     nd_view v[BUFFERS]; /* q, k, v, dout, o, lse, dq, dk, dv */
     nd_attention_shape shape;
 } workbench;
+
+/* Inputs are a few drawn numbers, as Philox on one thread would take longer than what is measured,
+ * repeated with a period that divides no row. */
+enum { DRAWN = 65521 };
+
+/* Of `bytes` of elements of `size`, the first DRAWN stand there: the rest become copies of them. */
+static void repeat_drawn(void *values, size_t size, size_t bytes)
+{
+    const size_t period = DRAWN * size;
+    for (size_t at = period; at < bytes; at += period)
+        memcpy((char *)values + at, values, bytes - at < period ? bytes - at : period);
+}
 
 static nd_status make(workbench *w, nd_view *view, nd_dtype type, int64_t rows, int64_t cols)
 {

@@ -17,6 +17,14 @@
 
 enum { LAPS = 10, ROUNDS = 2000, RANKS_MAX = 65536, SCALARS = 4 * ND_PHASE_COUNT };
 
+/* What this process has used, by all its threads. */
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 /* Two clock reads a lap, as step.c has where one phase ends and the next begins; it has
  * fewer laps. */
 static double clock_reads(nd_comm *comm)

@@ -97,8 +97,6 @@ class Report:
             writer.writerow(head)
             writer.writerows(rows)
 
-    # -- one host ------------------------------------------------------------------------------------
-
     def one_host(self):
         cores, rows = self.machine["cores"], []
         runs = self.of("one host")
@@ -125,8 +123,6 @@ class Report:
                  "sequences a rank.\n")
         self.say(table(head, [row[:10] + [percent(row[10]), percent(row[11])] for row in rows]))
         self.plot_one_host(rows)
-
-    # -- two hosts -----------------------------------------------------------------------------------
 
     def links(self):
         rows = []
@@ -291,8 +287,6 @@ class Report:
                  "computing and all-reducing.\n")
         self.say(table(head, rows))
         self.plot_ddp()
-
-    # -- pictures ------------------------------------------------------------------------------------
 
     def gnuplot(self, name, script):
         head = (f"# gnuplot {name}.gp draws {name}.svg again\n"

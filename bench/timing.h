@@ -1,17 +1,9 @@
-/* Medians, and a clock of processor time, for benchmarks on shared and noisy machines. */
+/* Medians, for benchmarks on shared and noisy machines. */
 #pragma once
 
 #include "core/base/clock.h"
 
 #include <stdlib.h>
-
-/* What this process has used, by all its threads. */
-static inline double cpu_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static inline int ascending(const void *a, const void *b)
 {

@@ -209,35 +209,34 @@ static nd_status attention_cuda(nd_backend *b, nd_view o, nd_view lse, nd_cview 
     return done ? ND_OK : nd_cuda_attention_builtin(b, o, lse, q, k, v, s);
 }
 
-nd_status nd_cuda_attention_backward_builtin(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
-                                             nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
-                                             nd_cview k, nd_cview v, const nd_attention_shape *s)
+nd_status nd_cuda_attention_backward_builtin(nd_backend *b, const nd_attention_gradients *g,
+                                             const nd_attention_shape *s)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    const nd_attention_layout l = layout_of(q, k, s);
-    const int64_t items = q.rows * s->heads, keys = l.key_rows * s->kv_heads;
+    const nd_attention_layout l = layout_of(g->q, g->k, s);
+    const int64_t items = l.query_rows * s->heads, keys = l.key_rows * s->kv_heads;
     void *scratch;
     ND_TRY(nd_cuda_scratch(cuda, (size_t)(items > 0 ? items : 1) * sizeof(float), &scratch));
     float *delta = static_cast<float *>(scratch);
     const dim3 block(WARPS * 32);
+    const nd_floats dout = nd_floats_of(g->dout), lse = nd_floats_of(g->lse),
+                    q = nd_floats_of(g->q), k = nd_floats_of(g->k), v = nd_floats_of(g->v);
     if (items > 0)
         ND_CUDA_TRY(ND_LAUNCH(delta_kernel, dim3((unsigned)nd_ceil(items, WARPS)), block, 0,
-                              cuda->stream, delta, nd_floats_of(dout), nd_floats_of(o), items,
-                              l.head_dim));
-    const nd_cview all[] = {q, k, v, dout, nd_as_const(dq), nd_as_const(dk), nd_as_const(dv)};
-    bool tensor = lse.dtype == ND_F32;
+                              cuda->stream, delta, dout, nd_floats_of(g->o), items, l.head_dim));
+    const nd_cview all[] = {
+        g->q, g->k, g->v, g->dout, nd_as_const(g->dq), nd_as_const(g->dk), nd_as_const(g->dv)};
+    bool tensor = g->lse.dtype == ND_F32;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         tensor = tensor && suits_tensor_cores(all[i], s->head_dim);
     if (tensor)
-        return nd_cuda_attention_backward_tensor(cuda, dq, dk, dv, dout, lse, q, k, v, delta, &l);
+        return nd_cuda_attention_backward_tensor(cuda, g, delta, &l);
     if (items > 0)
         ND_CUDA_TRY(ND_LAUNCH(attention_dq_kernel, dim3((unsigned)nd_ceil(items, WARPS)), block, 0,
-                              cuda->stream, nd_floats_of(dq), nd_floats_of(dout), nd_floats_of(lse),
-                              delta, nd_floats_of(q), nd_floats_of(k), nd_floats_of(v), l));
+                              cuda->stream, nd_floats_of(g->dq), dout, lse, delta, q, k, v, l));
     return ND_CUDA(ND_LAUNCH(attention_dkv_kernel, dim3((unsigned)nd_ceil(keys, WARPS)), block, 0,
-                             cuda->stream, nd_floats_of(dk), nd_floats_of(dv), nd_floats_of(dout),
-                             nd_floats_of(lse), delta, nd_floats_of(q), nd_floats_of(k),
-                             nd_floats_of(v), l));
+                             cuda->stream, nd_floats_of(g->dk), nd_floats_of(g->dv), dout, lse,
+                             delta, q, k, v, l));
 }
 
 static nd_status attention_backward_cuda(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
@@ -253,10 +252,10 @@ static nd_status attention_backward_cuda(nd_backend *b, nd_view dq, nd_view dk, 
     ND_REQUIRE(dk.cols == k.cols && dv.cols == k.cols);
     if (l.key_rows == 0)
         return ND_OK;
+    const nd_attention_gradients g = {dq, dk, dv, dout, o, lse, q, k, v};
     bool done;
-    ND_TRY(nd_cuda_attention_backward_library(b, dq, dk, dv, dout, o, lse, q, k, v, s, &done));
-    return done ? ND_OK
-                : nd_cuda_attention_backward_builtin(b, dq, dk, dv, dout, o, lse, q, k, v, s);
+    ND_TRY(nd_cuda_attention_backward_library(b, &g, s, &done));
+    return done ? ND_OK : nd_cuda_attention_backward_builtin(b, &g, s);
 }
 
 void nd_cuda_fill_attention(nd_backend_ops *ops)

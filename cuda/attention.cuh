@@ -78,32 +78,34 @@ __device__ __forceinline__ int64_t nd_end_of_queries(const nd_attention_layout &
     return low;
 }
 
+/* The views of the op attention_backward. */
+struct nd_attention_gradients {
+    nd_view dq, dk, dv;
+    nd_cview dout, o, lse, q, k, v;
+};
+
 /* Tensor-core kernels: bf16 throughout, head_dim a multiple of 8 up to 128. */
 nd_status nd_cuda_attention_tensor(nd_cuda *cuda, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                                    nd_cview v, const nd_attention_layout *s);
 
 /* delta [query_rows, heads]: sum of dout * o over a head. */
-nd_status nd_cuda_attention_backward_tensor(nd_cuda *cuda, nd_view dq, nd_view dk, nd_view dv,
-                                            nd_cview dout, nd_cview lse, nd_cview q, nd_cview k,
-                                            nd_cview v, const float *delta,
-                                            const nd_attention_layout *s);
+nd_status nd_cuda_attention_backward_tensor(nd_cuda *cuda, const nd_attention_gradients *g,
+                                            const float *delta, const nd_attention_layout *s);
 
-/* The project's own kernels; the caller has checked the shapes. */
+/* The builtin kernels; the caller has checked the shapes. */
 nd_status nd_cuda_attention_builtin(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                                     nd_cview v, const nd_attention_shape *s);
-nd_status nd_cuda_attention_backward_builtin(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
-                                             nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
-                                             nd_cview k, nd_cview v, const nd_attention_shape *s);
+nd_status nd_cuda_attention_backward_builtin(nd_backend *b, const nd_attention_gradients *g,
+                                             const nd_attention_shape *s);
 
 /* A library's functions for one shape. */
 struct nd_attention_library_pass {
     void *context;
     nd_status (*forward)(void *context, nd_view o, nd_view lse, nd_cview q, nd_cview k, nd_cview v);
-    nd_status (*backward)(void *context, nd_view dq, nd_view dk, nd_view dv, nd_cview dout,
-                          nd_cview o, nd_cview lse, nd_cview q, nd_cview k, nd_cview v);
+    nd_status (*backward)(void *context, const nd_attention_gradients *g);
 };
 
-/* Compares a library with the project's kernels, and waits: `reason` (`size` bytes) is "" or says
+/* Compares a library with the builtin kernels, and waits: `reason` (`size` bytes) is "" or says
  * what differs. *looked is false when there is not enough memory to compare. Errors: those of the
  * passes. */
 nd_status nd_cuda_attention_check(nd_backend *b, const nd_attention_shape *s, bool backward,
@@ -114,7 +116,5 @@ nd_status nd_cuda_attention_check(nd_backend *b, const nd_attention_shape *s, bo
  * nothing is enqueued. Errors: ND_ECONFIG when cuDNN is required and does not support it. */
 nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                                     nd_cview v, const nd_attention_shape *s, bool *done);
-nd_status nd_cuda_attention_backward_library(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
-                                             nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
-                                             nd_cview k, nd_cview v, const nd_attention_shape *s,
-                                             bool *done);
+nd_status nd_cuda_attention_backward_library(nd_backend *b, const nd_attention_gradients *g,
+                                             const nd_attention_shape *s, bool *done);

@@ -128,9 +128,12 @@ nd_status run_and_compare(nd_backend *b, const nd_attention_shape *s, bool backw
     }
     const nd_cview dout = nd_as_const(v[DOUT]), o = nd_as_const(v[OWN_O]),
                    lse = nd_as_const(v[OWN_LSE]);
-    ND_TRY(nd_cuda_attention_backward_builtin(b, v[OWN_DQ], v[OWN_DK], v[OWN_DV], dout, o, lse, q,
-                                              k, values, s));
-    ND_TRY(library->backward(library->context, v[DQ], v[DK], v[DV], dout, o, lse, q, k, values));
+    nd_attention_gradients g = {v[OWN_DQ], v[OWN_DK], v[OWN_DV], dout, o, lse, q, k, values};
+    ND_TRY(nd_cuda_attention_backward_builtin(b, &g, s));
+    g.dq = v[DQ];
+    g.dk = v[DK];
+    g.dv = v[DV];
+    ND_TRY(library->backward(library->context, &g));
     return compare(b, e, 2, 4, reason, size);
 }
 

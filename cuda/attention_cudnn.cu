@@ -28,7 +28,7 @@ static nd_status open_library(nd_cuda *cuda)
 
 nd_status nd_cuda_library_attention_create(nd_cuda *cuda)
 {
-    if (cuda->attention == ND_CUDA_ATTENTION_OWN)
+    if (cuda->attention == ND_CUDA_ATTENTION_BUILTIN)
         return ND_OK;
     cuda->library_attention = new nd_cuda_library_attention();
     return cuda->attention == ND_CUDA_ATTENTION_CUDNN ? open_library(cuda) : ND_OK;
@@ -65,7 +65,7 @@ static void log_choice(nd_backend *b, const nd_cudnn_shape *s, const nd_cudnn_pl
              s->backward ? "_backward" : "", (long long)s->sequences, (long long)s->length,
              (long long)s->heads, (long long)s->kv_heads, (long long)s->head_dim);
     if (reason)
-        nd_log_line(b->log, "device  %s: own kernels; cuDNN: %s", shape, reason);
+        nd_log_line(b->log, "device  %s: builtin kernels; cuDNN: %s", shape, reason);
     else
         nd_log_line(b->log, "device  %s: cuDNN engine %lld, workspace %.1f MiB", shape,
                     (long long)nd_cudnn_plan_engine(plan),
@@ -82,7 +82,7 @@ static bool is_open(nd_backend *b)
     if (open_library(cuda) == ND_OK)
         return true;
     if (b->log)
-        nd_log_line(b->log, "device  attention: own kernels; %s", nd_error_get()->message);
+        nd_log_line(b->log, "device  attention: builtin kernels; %s", nd_error_get()->message);
     nd_error_clear();
     return false;
 }
@@ -113,21 +113,20 @@ static nd_status forward(void *context, nd_view o, nd_view lse, nd_cview q, nd_c
     return run(p->cuda, p->plan, &a);
 }
 
-static nd_status backward(void *context, nd_view dq, nd_view dk, nd_view dv, nd_cview dout,
-                          nd_cview o, nd_cview lse, nd_cview q, nd_cview k, nd_cview v)
+static nd_status backward(void *context, const nd_attention_gradients *g)
 {
     const planned *p = static_cast<const planned *>(context);
     nd_cudnn_arguments a;
     memset(&a, 0, sizeof a);
-    a.q = q.data;
-    a.k = k.data;
-    a.v = v.data;
-    a.o = const_cast<void *>(o.data);
-    a.lse = const_cast<void *>(lse.data);
-    a.dout = dout.data;
-    a.dq = dq.data;
-    a.dk = dk.data;
-    a.dv = dv.data;
+    a.q = g->q.data;
+    a.k = g->k.data;
+    a.v = g->v.data;
+    a.o = const_cast<void *>(g->o.data);
+    a.lse = const_cast<void *>(g->lse.data);
+    a.dout = g->dout.data;
+    a.dq = g->dq.data;
+    a.dk = g->dk.data;
+    a.dv = g->dv.data;
     return run(p->cuda, p->plan, &a);
 }
 
@@ -150,11 +149,12 @@ static nd_status check_plan(nd_backend *b, const nd_attention_shape *s, bool is_
     if (reason[0])
         nd_cudnn_plan_reject(plan, reason);
     else if (!looked && b->log)
-        nd_log_line(b->log, "device  attention: no memory to compare cuDNN with the own kernels");
+        nd_log_line(b->log,
+                    "device  attention: no memory to compare cuDNN with the builtin kernels");
     return ND_OK;
 }
 
-/* *plan: NULL if the project's own kernels must be used. `all` and lse: inputs and outputs. */
+/* *plan: NULL where the builtin kernels compute this. `all` and lse: inputs and outputs. */
 static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backward_pass,
                         const nd_cview *all, size_t count, nd_cview lse, nd_cudnn_plan **plan)
 {
@@ -165,7 +165,7 @@ static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backwar
         return ND_OK;
     if (s->rows.data) {
         if (b->log && !l->told)
-            nd_log_line(b->log, "device  attention of kept tokens: own kernels");
+            nd_log_line(b->log, "device  attention of kept tokens: builtin kernels");
         l->told = true;
         return ND_OK;
     }
@@ -191,7 +191,7 @@ static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backwar
         cuda->attention != ND_CUDA_ATTENTION_CUDNN, ND_ECONFIG,
         "[hardware] attention_backend = cudnn, but cuDNN refuses attention%s of %lld x %lld "
         "tokens, %lld heads over %lld of %lld: %s; use attention_backend = auto, which "
-        "takes the program's own kernels for it",
+        "takes the builtin kernels for it",
         backward_pass ? "_backward" : "", (long long)s->sequences, (long long)s->key_len,
         (long long)s->heads, (long long)s->kv_heads, (long long)s->head_dim, reason);
 }
@@ -207,15 +207,20 @@ nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cv
     return plan ? forward(&p, o, lse, q, k, v) : ND_OK;
 }
 
-nd_status nd_cuda_attention_backward_library(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
-                                             nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
-                                             nd_cview k, nd_cview v, const nd_attention_shape *s,
-                                             bool *done)
+nd_status nd_cuda_attention_backward_library(nd_backend *b, const nd_attention_gradients *g,
+                                             const nd_attention_shape *s, bool *done)
 {
-    const nd_cview all[] = {q, k, v, o, dout, nd_as_const(dq), nd_as_const(dk), nd_as_const(dv)};
+    const nd_cview all[] = {g->q,
+                            g->k,
+                            g->v,
+                            g->o,
+                            g->dout,
+                            nd_as_const(g->dq),
+                            nd_as_const(g->dk),
+                            nd_as_const(g->dv)};
     nd_cudnn_plan *plan;
-    ND_TRY(choose(b, s, true, all, sizeof all / sizeof *all, lse, &plan));
+    ND_TRY(choose(b, s, true, all, sizeof all / sizeof *all, g->lse, &plan));
     planned p = {nd_cuda_of(b), plan};
     *done = plan != NULL;
-    return plan ? backward(&p, dq, dk, dv, dout, o, lse, q, k, v) : ND_OK;
+    return plan ? backward(&p, g) : ND_OK;
 }

@@ -254,35 +254,33 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 template <int D>
-nd_status backward(nd_cuda *cuda, nd_view dq, nd_view dk, nd_view dv, nd_cview dout, nd_cview lse,
-                   nd_cview q, nd_cview k, nd_cview v, const float *delta,
+nd_status backward(nd_cuda *cuda, const nd_attention_gradients *g, const float *delta,
                    const nd_attention_layout *s)
 {
     const size_t dq_shared = (size_t)(6 * ROWS * D) * sizeof(uint16_t);
     const size_t dkv_shared = (size_t)((2 * ROWS + 4 * QUERY_TILE) * D) * sizeof(uint16_t);
-    const float *totals = static_cast<const float *>(lse.data);
+    const float *totals = static_cast<const float *>(g->lse.data);
+    const uint16_t *dout = elements(g->dout), *q = elements(g->q), *k = elements(g->k),
+                   *v = elements(g->v);
     ND_TRY(allow(attention_dq_tensor_kernel<D>, dq_shared));
     ND_TRY(allow(attention_dkv_tensor_kernel<D>, dkv_shared));
     if (s->query_rows > 0)
         ND_CUDA_TRY(ND_LAUNCH(attention_dq_tensor_kernel<D>,
                               dim3((unsigned)nd_ceil(s->query_rows, ROWS), (unsigned)s->heads),
-                              dim3(THREADS), dq_shared, cuda->stream, elements(dq), elements(dout),
-                              totals, delta, elements(q), elements(k), elements(v), *s));
+                              dim3(THREADS), dq_shared, cuda->stream, elements(g->dq), dout, totals,
+                              delta, q, k, v, *s));
     return ND_CUDA(ND_LAUNCH(attention_dkv_tensor_kernel<D>,
                              dim3((unsigned)nd_ceil(s->key_rows, ROWS), (unsigned)s->kv_heads),
-                             dim3(THREADS), dkv_shared, cuda->stream, elements(dk), elements(dv),
-                             elements(dout), totals, delta, elements(q), elements(k), elements(v),
-                             *s));
+                             dim3(THREADS), dkv_shared, cuda->stream, elements(g->dk),
+                             elements(g->dv), dout, totals, delta, q, k, v, *s));
 }
 
 } // namespace
 
-nd_status nd_cuda_attention_backward_tensor(nd_cuda *cuda, nd_view dq, nd_view dk, nd_view dv,
-                                            nd_cview dout, nd_cview lse, nd_cview q, nd_cview k,
-                                            nd_cview v, const float *delta,
-                                            const nd_attention_layout *s)
+nd_status nd_cuda_attention_backward_tensor(nd_cuda *cuda, const nd_attention_gradients *g,
+                                            const float *delta, const nd_attention_layout *s)
 {
     if (s->head_dim <= 64)
-        return backward<64>(cuda, dq, dk, dv, dout, lse, q, k, v, delta, s);
-    return backward<128>(cuda, dq, dk, dv, dout, lse, q, k, v, delta, s);
+        return backward<64>(cuda, g, delta, s);
+    return backward<128>(cuda, g, delta, s);
 }

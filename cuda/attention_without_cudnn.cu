@@ -20,8 +20,7 @@ nd_status nd_cuda_attention_library(nd_backend *, nd_view, nd_view, nd_cview, nd
     return ND_OK;
 }
 
-nd_status nd_cuda_attention_backward_library(nd_backend *, nd_view, nd_view, nd_view, nd_cview,
-                                             nd_cview, nd_cview, nd_cview, nd_cview, nd_cview,
+nd_status nd_cuda_attention_backward_library(nd_backend *, const nd_attention_gradients *,
                                              const nd_attention_shape *, bool *done)
 {
     *done = false;

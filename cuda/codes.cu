@@ -168,24 +168,8 @@ __global__ void quantize_rows_kernel(int8_t *q, float *maxima, nd_floats x, int6
 {
     __shared__ float shared[32];
     const int64_t t = blockIdx.x, row = t * n;
-    const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
-    float largest = 0.0f, a[ND_WIDE];
-    for (int64_t i = first; i < n; i += step) {
-        nd_load_wide(x, row + i, n - i, wide, a);
-        for (int j = 0; j < ND_WIDE; j++)
-            largest = nd_larger<true>(largest, fabsf(a[j]));
-    }
-    largest = nd_code_scale(largest, shared);
-    if (threadIdx.x == 0)
-        maxima[t] = largest;
-    const float factor = nd_code_factor(largest);
-    for (int64_t i = first; i < n; i += step) {
-        int code[ND_WIDE];
-        nd_load_wide(x, row + i, n - i, wide, a);
-        for (int j = 0; j < ND_WIDE; j++)
-            code[j] = nd_quantized(a[j], factor);
-        nd_store_codes(q + row + i, n - i, wide, code);
-    }
+    nd_quantize_row(q + row, maxima + t, n, wide, shared,
+                    [=](int64_t i, float *a) { nd_load_wide(x, row + i, n - i, wide, a); });
 }
 
 static bool is_single(nd_cview c, nd_cview s)
@@ -227,60 +211,61 @@ static nd_status ternarize_cuda(nd_backend *b, nd_view c, nd_view s, nd_cview w)
     return ND_LAUNCH_WIDE(code_kernel, cuda, count, codes, scales, nd_floats_of(w), count, wide);
 }
 
-static nd_status pack_codes_cuda(nd_backend *b, nd_view packed, nd_cview c)
+/* `per_byte` codes to a byte. */
+static nd_status check_packed(nd_cview packed, nd_cview c, int64_t per_byte)
 {
-    nd_cuda *cuda = nd_cuda_of(b);
-    const int64_t count = nd_view_count(c);
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
-    ND_REQUIRE(nd_view_count(nd_as_const(packed)) == (count + 3) / 4);
+    ND_REQUIRE(nd_view_count(packed) == nd_ceil(nd_view_count(c), per_byte));
+    return ND_OK;
+}
+
+/* Whether the kernels of packed codes can access sixteen of them at once. */
+static bool packs_wide(nd_cview packed, nd_cview c)
+{
+    return nd_view_count(c) % 16 == 0 && (uintptr_t)c.data % 16 == 0 &&
+           (uintptr_t)packed.data % 4 == 0;
+}
+
+/* Runs a kernel of packing or unpacking; `last` is its last argument. */
+template <typename To, typename From, typename Last>
+static nd_status repack(nd_backend *b, void (*kernel)(To *, const From *, int64_t, Last),
+                        nd_view to, nd_cview from, int64_t count, int64_t threads, Last last)
+{
     if (count == 0)
         return ND_OK;
-    const bool wide =
-        count % 16 == 0 && (uintptr_t)c.data % 16 == 0 && (uintptr_t)packed.data % 4 == 0;
-    return ND_CUDA(ND_LAUNCH(pack_kernel, dim3((unsigned)nd_ceil(count, 16 * 256)), dim3(256), 0,
-                             cuda->stream, static_cast<uint8_t *>(packed.data),
-                             static_cast<const int8_t *>(c.data), count, wide));
+    return ND_CUDA(ND_LAUNCH(kernel, dim3((unsigned)nd_ceil(threads, 256)), dim3(256), 0,
+                             nd_cuda_of(b)->stream, static_cast<To *>(to.data),
+                             static_cast<const From *>(from.data), count, last));
+}
+
+static nd_status pack_codes_cuda(nd_backend *b, nd_view packed, nd_cview c)
+{
+    const int64_t count = nd_view_count(c);
+    ND_TRY(check_packed(nd_as_const(packed), c, 4));
+    return repack(b, pack_kernel, packed, c, count, nd_ceil(count, 16),
+                  packs_wide(nd_as_const(packed), c));
 }
 
 static nd_status unpack_codes_cuda(nd_backend *b, nd_view c, nd_cview packed)
 {
-    nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(nd_as_const(c));
-    ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
-    ND_REQUIRE(nd_view_count(packed) == (count + 3) / 4);
-    if (count == 0)
-        return ND_OK;
-    const bool wide =
-        count % 16 == 0 && (uintptr_t)c.data % 16 == 0 && (uintptr_t)packed.data % 4 == 0;
-    return ND_CUDA(ND_LAUNCH(unpack_kernel, dim3((unsigned)nd_ceil(count, 16 * 256)), dim3(256), 0,
-                             cuda->stream, static_cast<int8_t *>(c.data),
-                             static_cast<const uint8_t *>(packed.data), count, wide));
+    ND_TRY(check_packed(packed, nd_as_const(c), 4));
+    return repack(b, unpack_kernel, c, packed, count, nd_ceil(count, 16),
+                  packs_wide(packed, nd_as_const(c)));
 }
 
 static nd_status pack_trits_cuda(nd_backend *b, nd_view packed, nd_cview c)
 {
-    nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(c), bytes = nd_ceil(count, 5);
-    ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
-    ND_REQUIRE(nd_view_count(nd_as_const(packed)) == bytes);
-    if (count == 0)
-        return ND_OK;
-    return ND_CUDA(ND_LAUNCH(pack_trits_kernel, dim3((unsigned)nd_ceil(bytes, 256)), dim3(256), 0,
-                             cuda->stream, static_cast<uint8_t *>(packed.data),
-                             static_cast<const int8_t *>(c.data), count, bytes));
+    ND_TRY(check_packed(nd_as_const(packed), c, 5));
+    return repack(b, pack_trits_kernel, packed, c, count, bytes, bytes);
 }
 
 static nd_status unpack_trits_cuda(nd_backend *b, nd_view c, nd_cview packed)
 {
-    nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(nd_as_const(c)), bytes = nd_ceil(count, 5);
-    ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
-    ND_REQUIRE(nd_view_count(packed) == bytes);
-    if (count == 0)
-        return ND_OK;
-    return ND_CUDA(ND_LAUNCH(unpack_trits_kernel, dim3((unsigned)nd_ceil(bytes, 256)), dim3(256), 0,
-                             cuda->stream, static_cast<int8_t *>(c.data),
-                             static_cast<const uint8_t *>(packed.data), count, bytes));
+    ND_TRY(check_packed(packed, nd_as_const(c), 5));
+    return repack(b, unpack_trits_kernel, c, packed, count, bytes, bytes);
 }
 
 static nd_status dequantize_codes_cuda(nd_backend *b, nd_view w, nd_cview c, nd_cview s)

@@ -25,6 +25,12 @@ template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kern
     return ND_OK;
 }
 
+/* 1 / sqrt(mean(x^2) + 1e-5) of a row of n elements from each thread's sum of squares. */
+__device__ __forceinline__ float nd_norm_scale(float squares, int64_t n, float *shared)
+{
+    return 1.0f / sqrtf(nd_block_sum(squares, shared) / (float)n + 1e-5f);
+}
+
 /* The shared-memory index of column i + j of a row, where i is the first of this thread's eight
  * columns. A thread's columns are blockDim.x apart, which avoids bank conflicts. */
 __device__ __forceinline__ int nd_own_column(int64_t i, int j)

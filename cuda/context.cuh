@@ -144,9 +144,6 @@ nd_status nd_cuda_matmul(nd_cuda *cuda, const nd_matmul *call, bool *done);
 nd_status nd_cuda_int8_choices_create(nd_cuda *cuda);
 void nd_cuda_int8_choices_destroy(nd_cuda *cuda);
 
-/* The same with the project's kernels, for what the library does not support: correct and slow. */
-nd_status nd_cuda_matmul_plain(nd_cuda *cuda, const nd_matmul *call);
-
 /* Uses the library if possible, else the plain kernels. */
 nd_status nd_cuda_product(nd_cuda *cuda, const nd_matmul *call);
 

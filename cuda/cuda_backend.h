@@ -10,9 +10,9 @@ extern "C" {
 
 /* What computes attention in bf16 over all tokens; everything else uses the project's kernels. */
 typedef enum nd_cuda_attention {
-    ND_CUDA_ATTENTION_AUTO,  /* cuDNN where it is installed and supports the shape */
-    ND_CUDA_ATTENTION_CUDNN, /* cuDNN; an unsupported shape is an error */
-    ND_CUDA_ATTENTION_OWN    /* the project's kernels */
+    ND_CUDA_ATTENTION_AUTO,   /* cuDNN where it is installed and supports the shape */
+    ND_CUDA_ATTENTION_CUDNN,  /* cuDNN; an unsupported shape is an error */
+    ND_CUDA_ATTENTION_BUILTIN /* the project's kernels */
 } nd_cuda_attention;
 
 /* What computes int8 products; the bits are the same. */

@@ -152,7 +152,7 @@ __device__ __forceinline__ int nd_quantized(float x, float factor)
 
 /* Reductions over a block of whole warps; every thread gets the result. */
 
-__device__ __forceinline__ float nd_warp_sum(float x)
+template <typename T> __device__ __forceinline__ T nd_warp_sum(T x)
 {
     ND_UNROLL
     for (int offset = 16; offset > 0; offset >>= 1)
@@ -177,24 +177,20 @@ template <bool MAGNITUDES = false> __device__ __forceinline__ float nd_warp_max(
     return x;
 }
 
-__device__ __forceinline__ double nd_warp_sum(double x)
+/* Shows all threads a value of each warp; returns how many. `shared`: room for 32 values, for this
+ * purpose only. */
+template <typename T> __device__ __forceinline__ int nd_share_warps(T x, T *shared)
 {
-    ND_UNROLL
-    for (int offset = 16; offset > 0; offset >>= 1)
-        x += __shfl_xor_sync(0xffffffffu, x, offset);
-    return x;
+    __syncthreads(); /* the previous use of `shared` is over */
+    if (threadIdx.x % 32 == 0)
+        shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    return (int)blockDim.x / 32;
 }
 
-/* `shared`: room for 32 values, for this purpose only. */
 template <typename T> __device__ __forceinline__ T nd_block_sum(T x, T *shared)
 {
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    const int warps = (int)blockDim.x / 32;
-    x = nd_warp_sum(x);
-    __syncthreads(); /* the previous use of `shared` is over */
-    if (lane == 0)
-        shared[warp] = x;
-    __syncthreads();
+    const int warps = nd_share_warps(nd_warp_sum(x), shared);
     T sum = 0;
     for (int i = 0; i < warps; i++)
         sum += shared[i];
@@ -204,13 +200,7 @@ template <typename T> __device__ __forceinline__ T nd_block_sum(T x, T *shared)
 template <bool MAGNITUDES = false>
 __device__ __forceinline__ float nd_block_max(float x, float *shared)
 {
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    const int warps = (int)blockDim.x / 32;
-    x = nd_warp_max<MAGNITUDES>(x);
-    __syncthreads();
-    if (lane == 0)
-        shared[warp] = x;
-    __syncthreads();
+    const int warps = nd_share_warps(nd_warp_max<MAGNITUDES>(x), shared);
     float largest = shared[0];
     for (int i = 1; i < warps; i++)
         largest = nd_larger<MAGNITUDES>(largest, shared[i]);
@@ -228,6 +218,31 @@ __device__ __forceinline__ float nd_code_scale(float largest, float *shared)
 __device__ __forceinline__ float nd_code_factor(float scale)
 {
     return scale <= 3.402823466e38f ? 127.0f / scale : 0.0f;
+}
+
+/* Codes and scale of the block's row of n elements: value(i, x) is elements [i, i + ND_WIDE). */
+template <typename F>
+__device__ __forceinline__ void nd_quantize_row(int8_t *q, float *scale, int64_t n, bool wide,
+                                                float *shared, F value)
+{
+    const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
+    float largest = 0.0f, x[ND_WIDE];
+    for (int64_t i = first; i < n; i += step) {
+        value(i, x);
+        for (int j = 0; j < ND_WIDE; j++)
+            largest = nd_larger<true>(largest, fabsf(x[j]));
+    }
+    largest = nd_code_scale(largest, shared);
+    if (threadIdx.x == 0)
+        *scale = largest;
+    const float factor = nd_code_factor(largest);
+    for (int64_t i = first; i < n; i += step) {
+        int code[ND_WIDE];
+        value(i, x);
+        for (int j = 0; j < ND_WIDE; j++)
+            code[j] = nd_quantized(x[j], factor);
+        nd_store_codes(q + i, n - i, wide, code);
+    }
 }
 
 /* Threads for a row of n elements: whole warps, a few wide accesses per thread. */

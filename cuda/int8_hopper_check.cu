@@ -125,7 +125,10 @@ static nd_status compare(nd_cuda *cuda, const shape *x, const char **reason)
     return status;
 }
 
-nd_status nd_cuda_int8_hopper_check(nd_cuda *cuda, const char **reason)
+/* Runs both on the device, on shapes with incomplete tiles, slices and groups, waits, and compares
+ * the bits. *reason (static text): NULL when they are equal, else why nd_cuda_int8_hopper must not
+ * be used. Errors: a fault after which the device is unusable. */
+static nd_status check_products(nd_cuda *cuda, const char **reason)
 {
     /* Phases wrap: more than one tile of 192 columns per multiprocessor; incomplete tiles. */
     const int64_t many = 192 * (cuda->multiprocessors + 2) + 8;
@@ -164,7 +167,7 @@ static nd_status decide(nd_backend *b, nd_cuda_hopper *hopper)
     ND_TRY(device_is_hopper(cuda, &is_hopper));
     if (!is_hopper)
         return ND_OK;
-    ND_TRY(nd_cuda_int8_hopper_check(cuda, &reason));
+    ND_TRY(check_products(cuda, &reason));
     if (!reason)
         hopper->state = ND_HOPPER_EXACT;
     if (b->log)

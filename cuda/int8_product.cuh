@@ -29,11 +29,6 @@ nd_status nd_cuda_int8_mma(nd_cuda *cuda, const nd_int8_product *product);
 bool nd_cuda_int8_hopper_takes(const nd_int8_product *product);
 nd_status nd_cuda_int8_hopper(nd_cuda *cuda, const nd_int8_product *product);
 
-/* Runs both on the device, on shapes with incomplete tiles, slices and groups, waits, and compares
- * the bits. *reason (static text): NULL when they are equal, else why nd_cuda_int8_hopper must not
- * be used. Errors: a fault after which the device is unusable. */
-nd_status nd_cuda_int8_hopper_check(nd_cuda *cuda, const char **reason);
-
 /* Whether the instructions of compute capability 9.0 are used. */
 enum nd_hopper_state { ND_HOPPER_UNKNOWN, ND_HOPPER_EXACT, ND_HOPPER_REFUSED };
 struct nd_cuda_hopper {

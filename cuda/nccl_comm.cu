@@ -53,8 +53,6 @@ nd_status nd_nccl_settle(nd_nccl_context *c, nd_nccl_queue queue, ncclResult_t c
 namespace
 {
 
-/* -- what exchanges.h asks for ---------------------------------------------------------------- */
-
 nd_status reached(void *context, int slot, bool end, bool *passed)
 {
     const nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
@@ -119,8 +117,6 @@ nd_status before_wait(void *context, bool all)
     nd_nccl_exchanges *e = &static_cast<nd_nccl_context *>(context)->exchanges;
     return all ? nd_nccl_exchanges_wait_all(e) : nd_nccl_exchanges_wait(e);
 }
-
-/* -- beside the computation ------------------------------------------------------------------- */
 
 /* What the compute stream has enqueued so far comes before this exchange. */
 nd_status begin(nd_nccl_context *c, const char *what, const char *first, int64_t more, int *slot)

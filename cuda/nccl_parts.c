@@ -49,8 +49,6 @@ static size_t room_of(size_t bytes)
     return (bytes + ND_WIRE_BLOCK_BYTES - 1) / ND_WIRE_BLOCK_BYTES * ND_WIRE_BLOCK_BYTES;
 }
 
-/* -- a window --------------------------------------------------------------------------------- */
-
 size_t nd_nccl_parts_scratch(bool by_host, size_t window_bytes)
 {
     return (by_host ? 8 : 4) * window_bytes;
@@ -188,8 +186,6 @@ static nd_status run_window(nd_nccl_parts *p, nd_nccl_queue queue, const nd_part
     return ND_OK;
 }
 
-/* -- which parts are in it -------------------------------------------------------------------- */
-
 /* How windows of a level are counted. */
 typedef struct level {
     int bits;    /* of turns, which say who takes a part */
@@ -268,8 +264,6 @@ static nd_status take_loads(nd_nccl_parts *p)
     p->load_capacity = p->comm->size;
     return ND_OK;
 }
-
-/* -- batches ---------------------------------------------------------------------------------- */
 
 /* The reduction at hand. */
 typedef struct reduction {

@@ -2,27 +2,40 @@
  * read again from cache if needed twice. */
 #include "columns.cuh"
 
+__device__ __forceinline__ float norm_scale(nd_floats x, int64_t row, int64_t n, bool wide,
+                                            float *shared)
+{
+    float sum = 0.0f, a[ND_WIDE];
+    for (int64_t i = (int64_t)threadIdx.x * ND_WIDE; i < n; i += (int64_t)blockDim.x * ND_WIDE) {
+        nd_load_wide(x, row + i, n - i, wide, a);
+        for (int j = 0; j < ND_WIDE; j++)
+            sum += a[j] * a[j];
+    }
+    return nd_norm_scale(sum, n, shared);
+}
+
+/* y = scale x w of elements [i, i + ND_WIDE) of a row. */
+__device__ __forceinline__ void normalized(float y[ND_WIDE], nd_floats x, nd_floats w, float scale,
+                                           int64_t row, int64_t i, int64_t n, bool wide)
+{
+    float b[ND_WIDE];
+    nd_load_wide(x, row + i, n - i, wide, y);
+    nd_load_wide(w, i, n - i, wide, b);
+    for (int j = 0; j < ND_WIDE; j++)
+        y[j] = y[j] * scale * b[j];
+}
+
 __global__ void rmsnorm_kernel(nd_floats y, nd_floats r, nd_floats x, nd_floats w, int64_t n,
                                bool wide)
 {
     __shared__ float shared[32];
     const int64_t t = blockIdx.x, row = t * n;
-    const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
-    float sum = 0.0f, a[ND_WIDE], b[ND_WIDE];
-    for (int64_t i = first; i < n; i += step) {
-        nd_load_wide(x, row + i, n - i, wide, a);
-        for (int j = 0; j < ND_WIDE; j++)
-            sum += a[j] * a[j];
-    }
-    sum = nd_block_sum(sum, shared);
-    const float scale = 1.0f / sqrtf(sum / (float)n + 1e-5f);
+    const float scale = norm_scale(x, row, n, wide, shared);
     if (threadIdx.x == 0)
         nd_store_one(r, t, scale);
-    for (int64_t i = first; i < n; i += step) {
-        nd_load_wide(x, row + i, n - i, wide, a);
-        nd_load_wide(w, i, n - i, wide, b);
-        for (int j = 0; j < ND_WIDE; j++)
-            a[j] = a[j] * scale * b[j];
+    for (int64_t i = (int64_t)threadIdx.x * ND_WIDE; i < n; i += (int64_t)blockDim.x * ND_WIDE) {
+        float a[ND_WIDE];
+        normalized(a, x, w, scale, row, i, n, wide);
         nd_store_wide(y, row + i, n - i, wide, a);
     }
 }
@@ -32,35 +45,11 @@ __global__ void rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r, n
 {
     __shared__ float shared[32];
     const int64_t t = blockIdx.x, row = t * n;
-    const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
-    float sum = 0.0f, largest = 0.0f, a[ND_WIDE], b[ND_WIDE];
-    for (int64_t i = first; i < n; i += step) {
-        nd_load_wide(x, row + i, n - i, wide, a);
-        for (int j = 0; j < ND_WIDE; j++)
-            sum += a[j] * a[j];
-    }
-    sum = nd_block_sum(sum, shared);
-    const float scale = 1.0f / sqrtf(sum / (float)n + 1e-5f);
-    for (int64_t i = first; i < n; i += step) {
-        nd_load_wide(x, row + i, n - i, wide, a);
-        nd_load_wide(w, i, n - i, wide, b);
-        for (int j = 0; j < ND_WIDE; j++)
-            largest = nd_larger<true>(largest, fabsf(a[j] * scale * b[j]));
-    }
-    largest = nd_code_scale(largest, shared);
-    if (threadIdx.x == 0) {
+    const float scale = norm_scale(x, row, n, wide, shared);
+    if (threadIdx.x == 0)
         nd_store_one(r, t, scale);
-        maxima[t] = largest;
-    }
-    const float factor = nd_code_factor(largest);
-    for (int64_t i = first; i < n; i += step) {
-        int code[ND_WIDE];
-        nd_load_wide(x, row + i, n - i, wide, a);
-        nd_load_wide(w, i, n - i, wide, b);
-        for (int j = 0; j < ND_WIDE; j++)
-            code[j] = nd_quantized(a[j] * scale * b[j], factor);
-        nd_store_codes(q + row + i, n - i, wide, code);
-    }
+    nd_quantize_row(q + row, maxima + t, n, wide, shared,
+                    [=](int64_t i, float *a) { normalized(a, x, w, scale, row, i, n, wide); });
 }
 
 /* A block processes rows t, t + blocks, ... and keeps its part of dw in shared memory. */

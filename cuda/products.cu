@@ -43,7 +43,8 @@ __global__ void plain_product_kernel(nd_matmul p)
     nd_store_one(c, at, p.beta == 0.0f ? product : product + p.beta * nd_load_one(c, at));
 }
 
-nd_status nd_cuda_matmul_plain(nd_cuda *cuda, const nd_matmul *call)
+/* With the plain kernel, for what the library does not support: correct and slow. */
+static nd_status matmul_plain(nd_cuda *cuda, const nd_matmul *call)
 {
     const dim3 grid((unsigned)nd_ceil(call->n, PLAIN_TILE), (unsigned)nd_ceil(call->m, PLAIN_TILE));
     ND_REQUIRE(grid.y <= 65535);
@@ -55,7 +56,7 @@ nd_status nd_cuda_product(nd_cuda *cuda, const nd_matmul *call)
 {
     bool done = false;
     ND_TRY(nd_cuda_matmul(cuda, call, &done));
-    return done ? ND_OK : nd_cuda_matmul_plain(cuda, call);
+    return done ? ND_OK : matmul_plain(cuda, call);
 }
 
 /* Bytes for converted operands of one product. */

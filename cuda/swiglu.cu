@@ -56,8 +56,7 @@ __global__ void __launch_bounds__(512, 3)
             h[nd_own_column(i, j)] = value; /* 0 beyond n */
         }
     }
-    sum = nd_block_sum(sum, shared);
-    const float scale = 1.0f / sqrtf(sum / (float)n + 1e-5f);
+    const float scale = nd_norm_scale(sum, n, shared);
     for (int64_t i = first; i < n; i += step) {
         nd_load_wide(w, i, n - i, wide, u);
         for (int j = 0; j < ND_WIDE; j++) {

@@ -56,8 +56,6 @@ export PATH=$PATH:/usr/local/cuda/bin # nvcc and compute-sanitizer
 cmake_arguments=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DND_CUDA=ON -DND_WERROR=OFF)
 . "$here/gpu_libraries.sh"
 
-# -- sections ------------------------------------------------------------------------------------
-
 say() { printf '%s\n' "$@" | tee -a "$report"; }
 failed=() not_run=() first_failure=''
 not_run() { # SECTION REASON
@@ -261,12 +259,12 @@ attention() {
         train "attention.$kind" cuda configs/e3/small/baseline.ini 60 "hardware.attention_backend=$kind" ||
             code=1
     done
-    for kind in attention attention_backward; do # else own would be compared with own
+    for kind in attention attention_backward; do # else builtin would be compared with builtin
         grep -E "device +$kind of .*: cuDNN engine" "$work/runs/attention.auto.txt" ||
             { echo "Error: cuDNN does not compute $kind: the log names no engine"; code=1; }
     done
     grep -E ' device +' "$work/runs/attention.auto.txt"
-    compare 'own kernels and cuDNN' attention.builtin attention.auto 0.05 || code=1
+    compare 'builtin kernels and cuDNN' attention.builtin attention.auto 0.05 || code=1
     train attention.again cuda configs/e3/small/baseline.ini 60 hardware.attention_backend=auto || code=1
     same 'cuDNN twice' attention.auto attention.again || code=1
     return $code
@@ -372,8 +370,6 @@ overlap() {
     "${launcher[@]}" "$build/tests/cuda/device/cuda_program_nccl" || code=1
     return $code
 }
-
-# -- all of it -----------------------------------------------------------------------------------
 
 : >"$report"
 : >"$raw"

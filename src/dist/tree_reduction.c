@@ -192,8 +192,6 @@ int nd_tree_turn_bits(const nd_tree *tree, int level)
                : 0;
 }
 
-/* -- passing finished sums on ----------------------------------------------------------------- */
-
 typedef struct passing {
     int group, owner;
     int only; /* the group whose messages are wanted; -1: of all */
@@ -269,8 +267,6 @@ nd_status nd_tree_add(nd_comm *comm, float *restrict into, const float *restrict
         into[i] += from[i];
     return ND_OK;
 }
-
-/* -- of all ranks ----------------------------------------------------------------------------- */
 
 typedef struct listing {
     walk walk;

@@ -11,13 +11,13 @@ enum { SCRATCH = 4096 * ND_DELTA_BLOCK };
 static bool sends_change(const nd_weight_gather *gather, const nd_model *model, int64_t index)
 {
     const nd_param_role role = model->params.list[index].role;
-    return gather->embedding == ND_EMBEDDING_WIRE_INT8_DELTA &&
+    return gather->embedding == ND_EMBEDDING_SYNC_INT8_DELTA &&
            (role == ND_ROLE_EMBEDDING || role == ND_ROLE_HEAD);
 }
 
 bool nd_weight_gather_streams(const nd_weight_gather *gather, const nd_weight *w)
 {
-    return w->ternary && gather->codes == ND_WEIGHT_WIRE_CHANGED;
+    return w->ternary && gather->codes == ND_WEIGHT_SYNC_DELTA;
 }
 
 /* Bytes of weight `index`, or of the rows of it that `w` holds. */
@@ -82,7 +82,7 @@ nd_status nd_weight_gather_reserve(nd_weight_gather *gather, const nd_model *mod
     nd_weight w;
     gather->own = own;
     ND_TRY(create_added(gather));
-    if (gather->codes == ND_WEIGHT_WIRE_CHANGED)
+    if (gather->codes == ND_WEIGHT_SYNC_DELTA)
         ND_TRY(nd_code_stream_reserve(&gather->stream, model, own, rank, arena));
     for (int64_t i = 0; i < own->count; i++)
         changes |= sends_change(gather, model, i);
@@ -254,7 +254,7 @@ nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const 
     ND_TRY(ranks > 1 ? exchange(gather, model, whole, comm)
                      : load_streamed(gather, model, masters));
     forget_added(&gather->added, gather->own);
-    return ranks > 1 && gather->codes == ND_WEIGHT_WIRE_CHANGED
+    return ranks > 1 && gather->codes == ND_WEIGHT_SYNC_DELTA
                ? nd_code_stream_run(&gather->stream, model, masters, whole, comm)
                : ND_OK;
 }

@@ -19,8 +19,8 @@ typedef struct nd_added_weights {
 
 typedef struct nd_weight_gather {
     const nd_ownership *own; /* not owned */
-    nd_weight_wire codes;
-    nd_embedding_wire embedding;
+    nd_weight_sync codes;
+    nd_embedding_sync embedding;
     nd_code_stream stream; /* for ternary weights sent as changes */
     nd_view *buffers;      /* [own->ranks] u8: what each rank sends otherwise */
     nd_view scratch; /* f32 [1, n] of a change; data NULL: no dense weight is sent as a change */

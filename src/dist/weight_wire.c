@@ -5,35 +5,36 @@ static size_t aligned(size_t bytes)
     return (bytes + 3) / 4 * 4;
 }
 
-static size_t codes_bytes(const nd_weight *w, nd_weight_wire format)
+static size_t codes_bytes(const nd_weight *w, nd_weight_sync format)
 {
     const size_t count = (size_t)nd_view_count(nd_as_const(w->codes));
-    return format == ND_WEIGHT_WIRE_TRITS ? (count + 4) / 5 : (count + 3) / 4;
+    return format == ND_WEIGHT_SYNC_FULL_BASE3 ? (count + 4) / 5 : (count + 3) / 4;
 }
 
-size_t nd_weight_wire_bytes(const nd_weight *w, nd_weight_wire format)
+size_t nd_weight_wire_bytes(const nd_weight *w, nd_weight_sync format)
 {
     if (!w->ternary)
         return aligned(nd_view_bytes(nd_as_const(w->dense)));
     return aligned(nd_view_bytes(nd_as_const(w->scales)) + codes_bytes(w, format));
 }
 
-nd_status nd_weight_wire_pack(nd_backend *b, const nd_weight *w, nd_weight_wire format, char *at)
+nd_status nd_weight_wire_pack(nd_backend *b, const nd_weight *w, nd_weight_sync format, char *at)
 {
     if (!w->ternary)
         return b->ops.copy(b, at, w->dense.data, nd_view_bytes(nd_as_const(w->dense)));
     const size_t scales = nd_view_bytes(nd_as_const(w->scales)), bytes = codes_bytes(w, format);
     const nd_view packed = nd_view_of(at + scales, ND_U8, 1, (int64_t)bytes);
     ND_TRY(b->ops.copy(b, at, w->scales.data, scales));
-    if (format == ND_WEIGHT_WIRE_PACKED && w->packed.data)
+    if (format == ND_WEIGHT_SYNC_FULL && w->packed.data)
         return b->ops.copy(b, packed.data, w->packed.data, bytes);
     if (w->packed.data)
         ND_TRY(b->ops.unpack_codes(b, w->codes, nd_as_const(w->packed)));
-    return format == ND_WEIGHT_WIRE_TRITS ? b->ops.pack_trits(b, packed, nd_as_const(w->codes))
-                                          : b->ops.pack_codes(b, packed, nd_as_const(w->codes));
+    return format == ND_WEIGHT_SYNC_FULL_BASE3
+               ? b->ops.pack_trits(b, packed, nd_as_const(w->codes))
+               : b->ops.pack_codes(b, packed, nd_as_const(w->codes));
 }
 
-nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_wire format,
+nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_sync format,
                                 const char *at)
 {
     if (!w->ternary)
@@ -41,7 +42,7 @@ nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_wir
     const size_t scales = nd_view_bytes(nd_as_const(w->scales)), bytes = codes_bytes(w, format);
     const nd_cview packed = nd_cview_of(at + scales, ND_U8, 1, (int64_t)bytes);
     ND_TRY(b->ops.copy(b, w->scales.data, at, scales));
-    if (format == ND_WEIGHT_WIRE_PACKED)
+    if (format == ND_WEIGHT_SYNC_FULL)
         return w->packed.data ? b->ops.copy(b, w->packed.data, packed.data, bytes)
                               : b->ops.unpack_codes(b, w->codes, packed);
     ND_TRY(b->ops.unpack_trits(b, w->codes, packed));

@@ -1,6 +1,6 @@
 /* Formats of a weight between ranks, whole or as a change.
  *
- * Whole: scales, then codes in 2 bits each (packed) or five to a byte (trits), exactly; or dense
+ * Whole: scales, then codes in 2 bits each (full) or five to a byte (full_base3), exactly; or dense
  * values in the compute type.
  *
  * Change of a dense weight (int8_delta): its owner encodes x = master - replica in blocks of
@@ -16,14 +16,14 @@
 
 enum { ND_DELTA_BLOCK = 256 };
 
-/* Bytes of a weight on the wire, a multiple of 4: whole in the format packed or trits (changed
+/* Bytes of a weight on the wire, a multiple of 4: whole, in full or full_base3 (changed
  * codes are one stream: dist/code_stream.h); and of the change of a dense weight. */
-size_t nd_weight_wire_bytes(const nd_weight *w, nd_weight_wire format);
+size_t nd_weight_wire_bytes(const nd_weight *w, nd_weight_sync format);
 size_t nd_weight_delta_bytes(const nd_weight *w);
 
 /* Encode and decode a weight at `at`: backend memory of nd_weight_wire_bytes, aligned to 4. */
-nd_status nd_weight_wire_pack(nd_backend *b, const nd_weight *w, nd_weight_wire format, char *at);
-nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_wire format,
+nd_status nd_weight_wire_pack(nd_backend *b, const nd_weight *w, nd_weight_sync format, char *at);
+nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_sync format,
                                 const char *at);
 
 /* Encode the change from the replica `w` to `master`, and add the change at `at` to the replica.

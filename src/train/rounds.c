@@ -27,7 +27,7 @@ nd_status nd_run_reset_error_feedback(nd_run *run)
     for (int k = 0; k < nd_run_workers(run); k++) {
         nd_run *w = nd_run_worker(run, k);
         ND_TRY(nd_gradient_reducer_reset_all_feedback(w->reducer));
-        if (w->gather.embedding != ND_EMBEDDING_WIRE_DENSE)
+        if (w->gather.embedding != ND_EMBEDDING_SYNC_FULL)
             ND_TRY(nd_run_publish_weights(w, true));
     }
     return ND_OK;

@@ -60,6 +60,12 @@ typedef struct nd_saving {
     struct nd_save *snapshot;       /* the snapshot in progress, or NULL */
 } nd_saving;
 
+/* How long steps take. Written by step.c. */
+typedef struct nd_run_timing {
+    nd_slow_rank *slow; /* [comm size] how ranks' steps compare */
+    double update_ms;   /* of the last step, the longest of any rank */
+} nd_run_timing;
+
 typedef struct nd_rounds nd_rounds; /* train/rounds.h */
 
 typedef struct nd_run {
@@ -89,8 +95,7 @@ typedef struct nd_run {
     nd_run_start start;
     nd_restored restored;
     nd_saving saving;
-    nd_slow_rank *slow; /* [comm size] how ranks' steps compare; changed by train/step.c */
-    double update_ms;   /* of the last step, the longest of any rank; changed by train/step.c */
+    nd_run_timing timing;
 } nd_run;
 
 /* Builds everything except the loader from a checked configuration: opens the data, reserves all

@@ -131,8 +131,9 @@ static nd_status initialize_worker(nd_run *run)
 
 static nd_status create(nd_run *run)
 {
-    run->slow = calloc((size_t)run->comm->size, sizeof *run->slow);
-    ND_FAIL_IF(!run->slow, ND_ENOMEM, "no memory for the times of %d ranks", run->comm->size);
+    nd_slow_rank **slow = &run->timing.slow;
+    *slow = calloc((size_t)run->comm->size, sizeof **slow);
+    ND_FAIL_IF(!*slow, ND_ENOMEM, "no memory for the times of %d ranks", run->comm->size);
     ND_TRY(open_data(run));
     run->model->pieces = nd_dataset_vocab_size(run->data.train);
     for (int i = 0; i < nd_run_workers(run); i++)

@@ -124,9 +124,9 @@ static nd_status prepare_worker(nd_run *run)
     run->backend->log = &run->log;
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
-    run->gather.codes = (nd_weight_wire)run->config.dist.weight_sync;
+    run->gather.codes = (nd_weight_sync)run->config.dist.weight_sync;
     run->gather.stream.kernels = nd_device_code_kernels(run->backend);
-    run->gather.embedding = (nd_embedding_wire)run->config.dist.embedding_sync;
+    run->gather.embedding = (nd_embedding_sync)run->config.dist.embedding_sync;
     run->masters = calloc((size_t)run->model->params.count, sizeof *run->masters);
     ND_FAIL_IF(!run->masters, ND_ENOMEM, "no memory for the table of masters");
     return nd_gradient_reducer_create(&run->config, run->comm, run->model, &run->own,
@@ -249,7 +249,7 @@ void nd_run_destroy(nd_run *run)
 {
     destroy_rounds(run->rounds);
     free(run->saving.copy);
-    free(run->slow);
+    free(run->timing.slow);
     free(run->data.tokenizer);
     nd_identity_destroy(&run->identity);
     nd_loader_close(run->data.loader);

@@ -202,7 +202,7 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
     }
     result->times =
         nd_times_summarize(&all->times, sizeof *all, run->comm->size, (double *)(all + ranks));
-    nd_slow_ranks_add(run->slow, &all->times, sizeof *all, run->comm->size, &result->times);
+    nd_slow_ranks_add(run->timing.slow, &all->times, sizeof *all, run->comm->size, &result->times);
     result->data_wait_ms = result->times.phases[ND_PHASE_DATA].max;
     result->comm_wait_ms = result->times.phases[ND_PHASE_WAIT].max;
     free(all);
@@ -316,7 +316,7 @@ static bool sends_weights_ahead(const nd_run *run)
 {
     return nd_comm_overlaps(run->comm) && !run->rounds &&
            nd_step_sends_weights_ahead(nd_gradient_reducer_immediate(run->reducer),
-                                       1e-3 * run->update_ms, run->comm->size);
+                                       1e-3 * run->timing.update_ms, run->comm->size);
 }
 
 /* From the batch to updated masters or a verdict against an update. With immediate updates losses
@@ -414,7 +414,7 @@ static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, n
     nd_comm_set_phase(run->comm, run->position.step, "report");
     nd_fault_point(run->comm, "report");
     ND_TRY(share_report(run, &report, result));
-    run->update_ms = result->times.phases[ND_PHASE_UPDATE].max;
+    run->timing.update_ms = result->times.phases[ND_PHASE_UPDATE].max;
     result->step_ms = 1e3 * (nd_seconds() - start);
     return ND_OK;
 }

@@ -8,7 +8,7 @@
 
 #include "support/support.h"
 
-#include "core/backend/backend.h"
+#include "core/backend/cpu/reference.h"
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
 
@@ -98,25 +98,6 @@ static inline nd_view poisoned(harness *h, nd_dtype dtype, int64_t rows, int64_t
     return nd_view_of(memory, dtype, rows, cols);
 }
 
-static inline double element(nd_cview v, int64_t i)
-{
-    switch (v.dtype) {
-    case ND_F64:
-        return ((const double *)v.data)[i];
-    case ND_F32:
-        return ((const float *)v.data)[i];
-    case ND_BF16:
-        return nd_bf16_to_float(((const uint16_t *)v.data)[i]);
-    case ND_I32:
-        return ((const int32_t *)v.data)[i];
-    case ND_I8:
-        return ((const int8_t *)v.data)[i];
-    case ND_U8:
-        break;
-    }
-    return ((const uint8_t *)v.data)[i];
-}
-
 static inline void set_element(nd_view v, int64_t i, double x)
 {
     switch (v.dtype) {
@@ -174,7 +155,7 @@ static inline nd_view random_scales(harness *h, int64_t rows, int64_t cols)
 {
     const nd_view v = random_floats(h, ND_F32, rows, cols, 1.0f);
     for (int64_t i = 0; i < rows * cols; i++)
-        set_element(v, i, 0.05 + fabs(element(nd_as_const(v), i)));
+        set_element(v, i, 0.05 + fabs(nd_load(nd_as_const(v), i)));
     return v;
 }
 
@@ -193,7 +174,7 @@ static inline outputs copied_outputs(harness *h, nd_dtype reference, nd_cview st
     outputs out = poisoned_outputs(h, reference, start.dtype, start.rows, start.cols);
     for (int i = 0; i < BACKENDS; i++)
         for (int64_t j = 0; j < nd_view_count(start); j++)
-            set_element(out.view[i], j, element(start, j));
+            set_element(out.view[i], j, nd_load(start, j));
     return out;
 }
 
@@ -202,9 +183,9 @@ static inline double relative_error(nd_cview x, nd_cview y)
 {
     double difference = 0.0, norm = 0.0;
     for (int64_t i = 0; i < nd_view_count(x); i++) {
-        const double d = element(x, i) - element(y, i);
+        const double d = nd_load(x, i) - nd_load(y, i);
         difference += d * d;
-        norm += element(y, i) * element(y, i);
+        norm += nd_load(y, i) * nd_load(y, i);
     }
     if (isnan(difference))
         return INFINITY;
@@ -226,7 +207,7 @@ static inline int64_t farthest(nd_cview x, nd_cview y)
     int64_t at = 0;
     double most = -1.0;
     for (int64_t i = 0; i < nd_view_count(x); i++) {
-        const double d = fabs(element(x, i) - element(y, i));
+        const double d = fabs(nd_load(x, i) - nd_load(y, i));
         if (isnan(d))
             return i;
         at = d > most ? i : at;
@@ -246,18 +227,18 @@ static inline void check_close(const harness *h, const char *what, const outputs
               "is %g, expected %g",
               what, nd_dtype_name(fast.dtype), (long long)fast.rows, (long long)fast.cols, h->isa,
               h->seed, error, tolerance, (long long)(worst / fast.cols),
-              (long long)(worst % fast.cols), element(fast, worst), element(exact, worst));
+              (long long)(worst % fast.cols), nd_load(fast, worst), nd_load(exact, worst));
     check_same_bits(h, what, out);
 }
 
 static inline void check_equal(const harness *h, const char *what, const outputs *out)
 {
     for (int64_t i = 0; i < nd_view_count(nd_as_const(out->view[0])); i++)
-        cr_assert(element(nd_as_const(out->view[0]), i) == element(nd_as_const(out->view[1]), i),
+        cr_assert(nd_load(nd_as_const(out->view[0]), i) == nd_load(nd_as_const(out->view[1]), i),
                   "%s (%s, seed %" PRIu64 "): element %lld of [%lld, %lld] is %g, expected %g",
                   what, h->isa, h->seed, (long long)i, (long long)out->view[0].rows,
-                  (long long)out->view[0].cols, element(nd_as_const(out->view[1]), i),
-                  element(nd_as_const(out->view[0]), i));
+                  (long long)out->view[0].cols, nd_load(nd_as_const(out->view[1]), i),
+                  nd_load(nd_as_const(out->view[0]), i));
     check_same_bits(h, what, out);
 }
 

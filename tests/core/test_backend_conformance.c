@@ -39,7 +39,7 @@ static void check_quantised(const harness *h, const char *what, const outputs *q
     int64_t off = 0;
     const int64_t count = nd_view_count(nd_as_const(q->view[0]));
     for (int64_t i = 0; i < count; i++) {
-        const double d = element(nd_as_const(q->view[1]), i) - element(nd_as_const(q->view[0]), i);
+        const double d = nd_load(nd_as_const(q->view[1]), i) - nd_load(nd_as_const(q->view[0]), i);
         cr_assert(fabs(d) <= 1.0, "%s (%s): element %lld is off by %g", what, h->isa, (long long)i,
                   d);
         off += d != 0.0;
@@ -351,7 +351,7 @@ static void check_untouched(const outputs *out, nd_cview start)
 {
     for (int i = 0; i < BACKENDS; i++)
         for (int64_t j = 0; j < nd_view_count(start); j++)
-            cr_assert_eq(element(nd_as_const(out->view[i]), j), element(start, j));
+            cr_assert_eq(nd_load(nd_as_const(out->view[i]), j), nd_load(start, j));
 }
 
 static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype type,
@@ -440,7 +440,7 @@ static void check_masters(const harness *h, const char *what, const outputs *w)
     int64_t off = 0;
     const int64_t count = nd_view_count(nd_as_const(w->view[0]));
     for (int64_t i = 0; i < count; i++)
-        off += element(nd_as_const(w->view[0]), i) != element(nd_as_const(w->view[1]), i);
+        off += nd_load(nd_as_const(w->view[0]), i) != nd_load(nd_as_const(w->view[1]), i);
     const bool rare = (double)off <= 1.0 + TIE_FRACTION * (double)count;
     cr_assert(rare, "%s (%s): %lld of %lld differ", what, h->isa, (long long)off, (long long)count);
     check_close(h, what, w, 2.0 * TOLERANCE_BF16);

@@ -21,7 +21,7 @@ static inputs random_inputs(harness *h, nd_dtype dy_type, const int64_t *shape)
     const nd_view dy = random_floats(h, dy_type, tokens, out, 1e-6f);
     for (int64_t i = 0; i < tokens * out; i++)
         set_element(dy, i,
-                    element(nd_as_const(dy), i) * exp2((double)(i / out % 7)) *
+                    nd_load(nd_as_const(dy), i) * exp2((double)(i / out % 7)) *
                         exp2(-(double)(i % out % 5)));
     return (inputs){nd_as_const(dy), nd_as_const(random_integers(h, ND_I8, tokens, in, -128, 127)),
                     nd_as_const(random_scales(h, tokens, 1)),
@@ -102,9 +102,9 @@ Test(int8, gradients_that_are_not_finite_stay_so)
             ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, dx, x.dy, x.c, x.s, 0.0f));
             ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, dw, x.dy, x.q, x.a, 0.0f));
             for (int64_t t = 0; t < 1030; t++)
-                cr_assert_eq(isfinite(element(nd_as_const(dx), t * 33)) != 0, t != 1027);
+                cr_assert_eq(isfinite(nd_load(nd_as_const(dx), t * 33)) != 0, t != 1027);
             for (int64_t o = 0; o < 70; o++)
-                cr_assert_eq(isfinite(element(nd_as_const(dw), o * 33)) != 0, o != 66);
+                cr_assert_eq(isfinite(nd_load(nd_as_const(dw), o * 33)) != 0, o != 66);
         }
         harness_reset(&h);
     }
@@ -126,9 +126,9 @@ Test(int8, tokens_without_a_gradient_give_none)
         ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, dx, x.dy, x.c, x.s, 0.0f));
         ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, dw, x.dy, x.q, x.a, 0.0f));
         for (int64_t j = 0; j < 3 * 33; j++)
-            cr_assert_eq(element(nd_as_const(dx), j), 0.0);
+            cr_assert_eq(nd_load(nd_as_const(dx), j), 0.0);
         for (int64_t j = 0; j < 70 * 33; j++)
-            cr_assert_eq(element(nd_as_const(dw), j), 0.0);
+            cr_assert_eq(nd_load(nd_as_const(dw), j), 0.0);
     }
     harness_close(&h);
 }

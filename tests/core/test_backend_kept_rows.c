@@ -55,8 +55,8 @@ Test(kept_rows, are_gathered_as_they_are_and_padded_with_zeros)
             for (int64_t r = 0; r < rows.cols; r++)
                 for (int64_t j = 0; j < width; j++) {
                     const int32_t from = ((const int32_t *)rows.data)[r];
-                    const double expected = from < 0 ? 0.0 : element(x, from * width + j);
-                    cr_assert_eq(element(nd_as_const(y.view[0]), r * width + j), expected);
+                    const double expected = from < 0 ? 0.0 : nd_load(x, from * width + j);
+                    cr_assert_eq(nd_load(nd_as_const(y.view[0]), r * width + j), expected);
                 }
             check_equal(&h, "gather_rows", &y);
             harness_reset(&h);
@@ -177,7 +177,7 @@ static void check_kept_attention(harness *h, const kept_case *c, nd_dtype type)
     for (int64_t r = 0; r < part.rows.cols; r++) {
         const int32_t token = ((const int32_t *)part.rows.data)[r];
         for (int64_t j = 0; token >= 0 && j < masked.cols; j++)
-            set_element(masked, token * masked.cols + j, element(a.dout, token * masked.cols + j));
+            set_element(masked, token * masked.cols + j, nd_load(a.dout, token * masked.cols + j));
     }
     const nd_view all_dq = poisoned(h, ND_F64, a.q.rows, a.q.cols);
     const nd_view all_dk = poisoned(h, ND_F64, a.k.rows, a.k.cols);
@@ -191,7 +191,7 @@ static void check_kept_attention(harness *h, const kept_case *c, nd_dtype type)
     const nd_view got[] = {dq.view[0], dk.view[0], dv.view[0]};
     for (int i = 0; i < 3; i++)
         for (int64_t j = 0; j < nd_view_count(expected[i]); j++)
-            cr_assert_float_eq(element(nd_as_const(got[i]), j), element(expected[i], j), 1e-12);
+            cr_assert_float_eq(nd_load(nd_as_const(got[i]), j), nd_load(expected[i], j), 1e-12);
 }
 
 /* Attention over `rows` against the rows of `whole`, to the bit. */

@@ -59,7 +59,7 @@ Test(products, the_ternary_forward_is_the_exact_integer_product)
                 for (int64_t j = 0; j < in; j++)
                     sum +=
                         ((const int8_t *)q.data)[i * in + j] * ((const int8_t *)c.data)[o * in + j];
-                const double got = element(nd_as_const(y.view[1]), i * out + o);
+                const double got = nd_load(nd_as_const(y.view[1]), i * out + o);
                 cr_assert(got == sum, "got %g, expected %d", got, sum);
             }
         harness_reset(&h);
@@ -197,7 +197,7 @@ static nd_cview random_circulant(harness *h, nd_dtype type, int64_t m)
     const nd_view out = poisoned(h, type, m, m);
     for (int64_t at = 0; at < m * m; at++) {
         const int64_t apart = llabs(at / m - at % m);
-        set_element(out, at, element(values, apart < m - apart ? apart : m - apart));
+        set_element(out, at, nd_load(values, apart < m - apart ? apart : m - apart));
     }
     return nd_as_const(out);
 }
@@ -275,9 +275,9 @@ static void check_attention(harness *h, const nd_attention_shape *s, nd_dtype in
     const nd_view lse_in = poisoned(h, ND_F32, queries, s->heads);
     const nd_view o_in = poisoned(h, ND_F32, queries, width);
     for (int64_t i = 0; i < queries * s->heads; i++)
-        set_element(lse_in, i, element(nd_as_const(lse.view[0]), i));
+        set_element(lse_in, i, nd_load(nd_as_const(lse.view[0]), i));
     for (int64_t i = 0; i < queries * width; i++)
-        set_element(o_in, i, element(nd_as_const(o.view[0]), i));
+        set_element(o_in, i, nd_load(nd_as_const(o.view[0]), i));
     RUN(h, attention_backward, dq.view[i], dk.view[i], dv.view[i], dout, nd_as_const(o_in),
         nd_as_const(lse_in), q, k, v, s);
     if (s->key_len == 1) {

@@ -34,7 +34,7 @@ static nd_view moments(harness *h, int64_t rows, int64_t cols, bool positive)
     const nd_view x = random_floats(h, ND_F32, rows, cols, 1.0f);
     const nd_cview power = nd_as_const(random_floats(h, ND_F32, rows, cols, 3.0f));
     for (int64_t i = 0; i < rows * cols; i++) {
-        const double value = element(nd_as_const(x), i) * exp(element(power, i)) * 1e-4;
+        const double value = nd_load(nd_as_const(x), i) * exp(nd_load(power, i)) * 1e-4;
         set_element(x, i, i % 11 == 3 ? 0.0 : positive ? fabs(value) : value);
     }
     return x;
@@ -86,8 +86,8 @@ static void blocks_case(harness *h, int64_t rows, int64_t cols, nd_block_code co
     const outputs y = decoded(h, &q, rows, cols);
     check_close(h, "dequantize_blocks", &y, 1e-6);
     for (int64_t i = 0; i < rows * cols; i++) {
-        const double s = element(nd_as_const(q.scales.view[1]), i / block);
-        const double in = element(x, i), out = element(nd_as_const(y.view[1]), i);
+        const double s = nd_load(nd_as_const(q.scales.view[1]), i / block);
+        const double in = nd_load(x, i), out = nd_load(nd_as_const(y.view[1]), i);
         cr_assert(fabs(in - out) <= bound(code, in, s), "code %d: %g came back as %g, scale %g",
                   (int)code, in, out, s);
         if (fabs(in) == s)
@@ -121,7 +121,7 @@ Test(state, a_block_of_zeros_or_of_next_to_nothing_comes_back_as_zeros)
         const outputs y = decoded(&h, &q, 2, 100);
         for (int i = 0; i < 200; i++)
             for (int b = 0; b < BACKENDS; b++)
-                cr_assert_eq(element(nd_as_const(y.view[b]), i), 0.0);
+                cr_assert_eq(nd_load(nd_as_const(y.view[b]), i), 0.0);
         harness_reset(&h);
     }
     harness_close(&h);
@@ -140,8 +140,8 @@ Test(state, a_block_with_a_nan_or_an_infinity_decodes_to_nothing_finite)
         const outputs y = decoded(&h, &q, 1, 300);
         for (int i = 0; i < 300; i++)
             for (int b = 0; b < BACKENDS; b++)
-                cr_assert_eq(isfinite(element(nd_as_const(y.view[b]), i)) != 0, i >= 256,
-                             "element %d is %g", i, element(nd_as_const(y.view[b]), i));
+                cr_assert_eq(isfinite(nd_load(nd_as_const(y.view[b]), i)) != 0, i >= 256,
+                             "element %d is %g", i, nd_load(nd_as_const(y.view[b]), i));
         harness_reset(&h);
     }
     harness_close(&h);
@@ -190,9 +190,9 @@ static void adamw_case(harness *h, int64_t rows, int64_t cols, nd_dtype w_type, 
     int64_t off = 0;
     for (int64_t i = 0; i < rows * cols; i++) {
         const double dm =
-            element(nd_as_const(m.codes.view[0]), i) - element(nd_as_const(m.codes.view[1]), i);
+            nd_load(nd_as_const(m.codes.view[0]), i) - nd_load(nd_as_const(m.codes.view[1]), i);
         const double dv =
-            element(nd_as_const(v.codes.view[0]), i) - element(nd_as_const(v.codes.view[1]), i);
+            nd_load(nd_as_const(v.codes.view[0]), i) - nd_load(nd_as_const(v.codes.view[1]), i);
         cr_assert(fabs(dm) <= 1.0 && fabs(dv) <= 1.0);
         off += dm != 0.0 || dv != 0.0;
     }
@@ -237,9 +237,9 @@ static void tiles_case(harness *h, int64_t rows, int64_t cols)
     check_close(h, "dequantize_tiles", &y, 1e-6);
     for (int64_t i = 0; i < rows * cols; i++) {
         const int64_t r = i / cols, c = i % cols;
-        const double s = fmin(element(nd_as_const(row_max.view[1]), r * across + c / ND_TILE),
-                              element(nd_as_const(column_max.view[1]), r / ND_TILE * cols + c));
-        const double in = element(nd_as_const(x), i), out = element(nd_as_const(y.view[1]), i) - in;
+        const double s = fmin(nd_load(nd_as_const(row_max.view[1]), r * across + c / ND_TILE),
+                              nd_load(nd_as_const(column_max.view[1]), r / ND_TILE * cols + c));
+        const double in = nd_load(nd_as_const(x), i), out = nd_load(nd_as_const(y.view[1]), i) - in;
         cr_assert(fabs(in - out) <= 0.102 * s, "%g came back as %g, scale %g", in, out, s);
     }
 }

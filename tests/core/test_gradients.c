@@ -11,7 +11,7 @@ static double weighted(nd_cview output, nd_cview weight)
 {
     double sum = 0.0;
     for (int64_t i = 0; i < nd_view_count(output); i++)
-        sum += element(output, i) * element(weight, i);
+        sum += nd_load(output, i) * nd_load(weight, i);
     return sum;
 }
 
@@ -30,7 +30,7 @@ static void check_gradient(const char *what, nd_backend *b, loss_function loss, 
         const double below = loss(b, context);
         values[i] = kept;
         const double numeric = (above - below) / (2.0 * step);
-        const double d = element(nd_as_const(gradient), i) - numeric;
+        const double d = nd_load(nd_as_const(gradient), i) - numeric;
         difference += d * d;
         norm += numeric * numeric;
     }
@@ -190,7 +190,7 @@ static double cross_entropy_loss(nd_backend *b, const void *context)
         b->ops.cross_entropy(b, c->nll, c->total, c->logits, nd_as_const(c->targets), &c->params));
     double sum = 0.0;
     for (int64_t t = 0; t < c->total.rows; t++)
-        sum += element(nd_as_const(c->total), t);
+        sum += nd_load(nd_as_const(c->total), t);
     return (double)c->params.gradient_scale * sum;
 }
 
@@ -238,7 +238,7 @@ static void check_ternary_adjoints(harness *h, int64_t groups)
     const nd_view again = poisoned(h, ND_F64, tokens, out), weight = poisoned(h, ND_F64, out, in);
     for (int64_t t = 0; t < tokens; t++)
         for (int64_t i = 0; i < in; i++)
-            set_element(x, t * in + i, element(q, t * in + i) * element(a, t) / 127.0);
+            set_element(x, t * in + i, nd_load(q, t * in + i) * nd_load(a, t) / 127.0);
     ND_ASSERT_OK(b->ops.ternary_gemm(b, y, q, a, c, s));
     ND_ASSERT_OK(b->ops.dequantize_codes(b, weight, c, s));
     ND_ASSERT_OK(

@@ -45,8 +45,31 @@ static double training_loss_at(nd_model_fixture *f)
     return nd_model_fixture_train(f, false);
 }
 
-/* Largest error of any parameter's gradient, relative to that gradient's size. Twelve elements of
- * each are differentiated numerically. */
+/* The largest error of any parameter's gradient, relative to that gradient's size: some `samples`
+ * elements of each are differentiated numerically. Training overwrites gradients, so those at the
+ * masters are kept aside. */
+static void check_derivatives(nd_model_fixture *f, int64_t samples,
+                              double (*loss)(nd_model_fixture *f))
+{
+    nd_model_fixture_train(f, false);
+    for (int64_t i = 0; i < f->model->params.count; i++) {
+        const nd_param *p = &f->model->params.list[i];
+        const int64_t count = p->rows * p->cols;
+        double exact[count], difference = 0.0, size = 0.0;
+        for (int64_t j = 0; j < count; j++)
+            exact[j] = nd_load(nd_as_const(f->gradients[i]), j);
+        for (int64_t j = 0; j < count; j += count / samples + 1) {
+            const double numeric = numeric_derivative(f, f->masters[i], j, loss);
+            difference += (exact[j] - numeric) * (exact[j] - numeric);
+            size += exact[j] * exact[j];
+        }
+        loss(f);
+        cr_assert(size > 0.0, "%s: the gradient is zero", p->name);
+        cr_assert(sqrt(difference / size) <= 1e-6, "%s: relative error %g", p->name,
+                  sqrt(difference / size));
+    }
+}
+
 static void check_gradients(nd_arch arch, bool tied, int offsets)
 {
     nd_model_config config = nd_model_fixture_config(arch, ND_F64);
@@ -60,21 +83,7 @@ static void check_gradients(nd_arch arch, bool tied, int offsets)
         config.loss.offset_weight[2] = 0.25f;
     }
     nd_model_fixture f = nd_model_fixture_create(&config, true, seed);
-    nd_model_fixture_train(&f, false);
-    for (int64_t i = 0; i < f.model->params.count; i++) {
-        const nd_param *p = &f.model->params.list[i];
-        const int64_t count = p->rows * p->cols, stride = count / 12 + 1;
-        double difference = 0.0, size = 0.0;
-        for (int64_t j = 0; j < count; j += stride) {
-            const double exact = nd_load(nd_as_const(f.gradients[i]), j);
-            const double numeric = numeric_derivative(&f, f.masters[i], j, loss_at);
-            difference += (exact - numeric) * (exact - numeric);
-            size += exact * exact;
-        }
-        cr_assert(size > 0.0, "%s: the gradient is zero", p->name);
-        cr_assert(sqrt(difference / size) <= 1e-6, "%s: relative error %g", p->name,
-                  sqrt(difference / size));
-    }
+    check_derivatives(&f, 12, loss_at);
     nd_model_fixture_destroy(&f);
 }
 
@@ -98,7 +107,6 @@ Test(model, gradients_with_several_tokens_ahead_match_finite_differences)
     check_gradients(ND_ARCH_BITNET, true, 3);
 }
 
-/* Training overwrites gradients, so those at the masters are kept aside. */
 static void check_extra_heads(nd_mtp_form form, nd_arch arch, int ahead)
 {
     nd_model_config config = nd_model_fixture_config(arch, ND_F64);
@@ -108,23 +116,7 @@ static void check_extra_heads(nd_mtp_form form, nd_arch arch, int ahead)
     config.loss = (nd_cross_entropy_params){
         .label_smoothing = 0.1f, .z_loss_weight = 0.01f, .offset_weight = {0, 0.5f, 0.25f}};
     nd_model_fixture f = nd_model_fixture_create(&config, true, seed);
-    nd_model_fixture_train(&f, false);
-    for (int64_t i = 0; i < f.model->params.count; i++) {
-        const nd_param *p = &f.model->params.list[i];
-        const int64_t count = p->rows * p->cols, stride = count / 5 + 1;
-        double exact[count], difference = 0.0, size = 0.0;
-        for (int64_t j = 0; j < count; j++)
-            exact[j] = nd_load(nd_as_const(f.gradients[i]), j);
-        for (int64_t j = 0; j < count; j += stride) {
-            const double numeric = numeric_derivative(&f, f.masters[i], j, training_loss_at);
-            difference += (exact[j] - numeric) * (exact[j] - numeric);
-            size += exact[j] * exact[j];
-        }
-        training_loss_at(&f);
-        cr_assert(size > 0.0, "%s: the gradient is zero", p->name);
-        cr_assert(sqrt(difference / size) <= 1e-6, "%s: relative error %g", p->name,
-                  sqrt(difference / size));
-    }
+    check_derivatives(&f, 5, training_loss_at);
     nd_model_fixture_destroy(&f);
 }
 
@@ -173,13 +165,13 @@ static void assert_same_bits(nd_model_fixture *a, nd_model_fixture *b)
                      0, "%s differs", a->model->params.list[i].name);
 }
 
-Test(model, packed_codes_give_the_same_gradients_to_the_bit_in_less_memory)
+Test(model, packed_ternary_weights_give_the_same_gradients_to_the_bit_in_less_memory)
 {
     for (int arch = 0; arch < 2; arch++) {
         nd_model_config config = nd_model_fixture_config((nd_arch)arch, ND_BF16);
         config.num_layers = 4;
         nd_model_fixture bytes = nd_model_fixture_create(&config, false, seed);
-        config.packed_codes = true;
+        config.pack_ternary_weights = true;
         nd_model_fixture packed = nd_model_fixture_create(&config, false, seed);
         cr_assert_eq(nd_model_fixture_train(&bytes, false), nd_model_fixture_train(&packed, false));
         assert_same_bits(&bytes, &packed);

@@ -19,7 +19,7 @@ nd_status nd_conformance_device(nd_backend **backend)
      * bits are the same. */
     static int made;
     const nd_cuda_options options = {.int8 = (nd_cuda_int8)(made++ % 4),
-                                     .attention = ND_CUDA_ATTENTION_OWN};
+                                     .attention = ND_CUDA_ATTENTION_BUILTIN};
     return nd_emulated_backend_create_checked(&options, backend);
 }
 

@@ -83,8 +83,6 @@ static nd_status fail(nd_emulated_nccl *n, const char *what, int rank, int peer)
     return ND_EPEER;
 }
 
-/* -- matching --------------------------------------------------------------------------------- */
-
 static nd_emulated_operation *at_hand(queue *q)
 {
     return &q->list[q->done];
@@ -129,8 +127,6 @@ static nd_status match(queue *a, queue *b)
     return ND_OK;
 }
 
-/* -- memory ----------------------------------------------------------------------------------- */
-
 static nd_status check_memory(queue *q)
 {
     rank_state *r = q->rank;
@@ -143,8 +139,6 @@ static nd_status check_memory(queue *q)
             return fail(r->nccl, "two queues use the same memory at once", r->rank, -1);
     return ND_OK;
 }
-
-/* -- what is enqueued ------------------------------------------------------------------------- */
 
 static nd_status enqueue(rank_state *r, nd_nccl_queue number, nd_emulated_operation o)
 {
@@ -283,8 +277,6 @@ nd_nccl_link nd_emulated_nccl_link(nd_emulated_nccl *n, int rank)
         &n->ranks[rank]};
 }
 
-/* -- what is done ----------------------------------------------------------------------------- */
-
 /* Up to a microsecond, now and then a hundred. */
 static double delay(nd_emulated_nccl *n)
 {
@@ -395,8 +387,6 @@ nd_status nd_emulated_nccl_wait(const nd_nccl_link *link)
             (void)block(r->nccl, &r->blocked);
     return r->nccl->error.status == ND_OK ? ND_OK : fail(r->nccl, "", r->rank, -1);
 }
-
-/* -- the run ---------------------------------------------------------------------------------- */
 
 static void fiber_main(void *context, int fiber)
 {

@@ -12,7 +12,7 @@ static const double OUTPUT = 8e-3, GRADIENT = 1.2e-2, LSE = 2e-5;
 
 /* Sequences, length, heads, heads of k and v, head_dim. Of the long ones the reference in double
  * would take a minute: their bits are compared, and on a GPU the backend compares each plan with
- * the own kernels. */
+ * the builtin kernels. */
 static const int64_t shapes[][5] = {
     {2, 64, 4, 4, 64},    {1, 128, 4, 2, 64},    {3, 17, 4, 1, 16},   {2, 130, 6, 2, 32},
     {1, 200, 2, 1, 128},  {2, 33, 2, 2, 40},     {1, 2, 4, 2, 8},     {6, 64, 4, 4, 32},
@@ -102,7 +102,7 @@ Test(cudnn, attention_with_large_scores_agrees)
     harness_close(&h);
 }
 
-/* lse of cuDNN's forward pass is what the project's own kernels take. */
+/* lse of cuDNN's forward pass is what the builtin kernels take. */
 Test(cudnn, kept_tokens_go_backward_from_what_cudnn_went_forward)
 {
     harness h;

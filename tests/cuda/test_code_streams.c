@@ -45,7 +45,7 @@ Test(code_streams, made_by_kernels_are_the_hosts_and_wait_once_a_step)
     check(3, "training.optimizer_type=adamw");
 }
 
-Test(code_streams, so_are_those_of_packed_codes_with_scales_of_groups)
+Test(code_streams, so_are_those_of_packed_weights_with_scales_of_groups)
 {
     check(2,
           "hardware.pack_ternary_weights=true model.group_size=16 dist.embedding_sync=int8_delta");

@@ -125,7 +125,7 @@ Test(cudnn_choice, auto_takes_cudnn_and_says_so_once_a_shape)
     close_device(&d);
 }
 
-Test(cudnn_choice, auto_falls_back_to_the_own_kernels_with_the_reason)
+Test(cudnn_choice, auto_falls_back_to_the_builtin_kernels_with_the_reason)
 {
     static device d;
     for (int i = 0; i < FAILURES; i++) {
@@ -133,7 +133,7 @@ Test(cudnn_choice, auto_falls_back_to_the_own_kernels_with_the_reason)
         for (int repeat = 0; repeat < 2; repeat++)
             ND_ASSERT_OK(pass(&d, d.b, 24));
         cr_assert_eq(nd_error_get()->status, ND_OK, "%s", nd_error_get()->message);
-        cr_assert_eq(lines_with(&d, "own kernels"), failures[i].at_start ? 1 : 2, "%s: %s",
+        cr_assert_eq(lines_with(&d, "builtin kernels"), failures[i].at_start ? 1 : 2, "%s: %s",
                      failures[i].wrong, d.said);
         cr_assert(strstr(d.said, failures[i].reason) != NULL, "%s: %s", failures[i].wrong, d.said);
         check_against_cpu(&d, 24);
@@ -177,7 +177,7 @@ Test(cudnn_choice, a_call_that_fails_later_is_an_error)
 Test(cudnn_choice, own_never_asks)
 {
     static device d;
-    ND_ASSERT_OK(open_device(&d, ND_CUDA_ATTENTION_OWN, "missing"));
+    ND_ASSERT_OK(open_device(&d, ND_CUDA_ATTENTION_BUILTIN, "missing"));
     ND_ASSERT_OK(pass(&d, d.b, 24));
     fflush(d.log.terminal);
     cr_assert_eq(d.said_bytes, 0);

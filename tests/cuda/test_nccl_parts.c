@@ -112,8 +112,6 @@ static nd_status run_steps(const job *j, nd_comm *comm, reduce how,
     return ND_OK;
 }
 
-/* -- over messages ---------------------------------------------------------------------------- */
-
 static nd_status by_messages(void *context, nd_comm *comm, nd_comm_split split,
                              nd_comm_piece *pieces, int64_t count)
 {
@@ -130,8 +128,6 @@ static nd_status messages_rank(nd_simulation *simulation, nd_comm *comm, void *c
     comm->host_ranks = j->local;
     return run_steps(j, comm, by_messages, NULL, NULL);
 }
-
-/* -- over NCCL -------------------------------------------------------------------------------- */
 
 typedef struct gpu {
     const job *job;
@@ -192,8 +188,6 @@ static void run_nccl(job *j, nd_emulated_counts *done)
                  nd_gradient_wire_name(j->formats[0]), nd_gradient_wire_name(j->formats[1]),
                  nd_error_get()->message);
 }
-
-/* -- the two compared ------------------------------------------------------------------------- */
 
 static void compare(job *j, nd_emulated_counts *done)
 {
@@ -302,8 +296,6 @@ Test(nccl_parts, ranks_do_not_wait_in_a_circle_on_gpus_that_do_one_group_after_a
     compare_hosts(ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_FP32, true, true);
 }
 
-/* -- launches --------------------------------------------------------------------------------- */
-
 Test(nccl_parts, a_level_that_fits_a_window_is_one_group_both_ways_and_one_launch)
 {
     static const int sizes[] = {2, 4, 8, 16};
@@ -380,8 +372,6 @@ Test(nccl_parts, a_host_sums_a_batch_while_another_goes_between_hosts)
     }
 }
 
-/* -- weights ---------------------------------------------------------------------------------- */
-
 typedef struct gather {
     int ranks, group, local;
 } gather;
@@ -431,8 +421,6 @@ Test(nccl_weights, all_members_send_to_a_group_in_one_launch_on_a_host_and_in_ri
             cr_assert_leq(done[r].groups, groups, "%d ranks in groups of %d", g.ranks, g.group);
     }
 }
-
-/* -- what the emulation refuses --------------------------------------------------------------- */
 
 typedef enum mistake { BYTES, NUMBER, PARTNER, MEMORY, CIRCLE, LAUNCH, RACE, HOST } mistake;
 

@@ -29,7 +29,7 @@ typedef struct job {
 
 } job;
 
-static nd_weight_gather gather_of(nd_weight_wire codes, nd_embedding_wire embedding)
+static nd_weight_gather gather_of(nd_weight_sync codes, nd_embedding_sync embedding)
 {
     return (nd_weight_gather){.codes = codes, .embedding = embedding};
 }
@@ -147,24 +147,24 @@ static void compare(int ranks, nd_weight_gather gather)
     free(j.ranks);
 }
 
-static void compare_all(nd_weight_wire codes, nd_embedding_wire embedding)
+static void compare_all(nd_weight_sync codes, nd_embedding_sync embedding)
 {
     static const int sizes[] = {1, 2, 3, 8, 64, 256};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         compare(sizes[i], gather_of(codes, embedding));
 }
 
-Test(simulated_weights, packed_codes_make_every_replica_that_of_one_rank)
+Test(simulated_weights, full_codes_make_every_replica_that_of_one_rank)
 {
-    compare_all(ND_WEIGHT_WIRE_PACKED, ND_EMBEDDING_WIRE_DENSE);
+    compare_all(ND_WEIGHT_SYNC_FULL, ND_EMBEDDING_SYNC_FULL);
 }
 
 Test(simulated_weights, trits_and_changed_embeddings_make_every_replica_that_of_one_rank)
 {
-    compare_all(ND_WEIGHT_WIRE_TRITS, ND_EMBEDDING_WIRE_INT8_DELTA);
+    compare_all(ND_WEIGHT_SYNC_FULL_BASE3, ND_EMBEDDING_SYNC_INT8_DELTA);
 }
 
 Test(simulated_weights, changed_codes_make_every_replica_that_of_one_rank)
 {
-    compare_all(ND_WEIGHT_WIRE_CHANGED, ND_EMBEDDING_WIRE_INT8_DELTA);
+    compare_all(ND_WEIGHT_SYNC_DELTA, ND_EMBEDDING_SYNC_INT8_DELTA);
 }

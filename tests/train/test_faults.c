@@ -6,21 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char directory[64], config[128];
+static char *const directory = nd_test_here.directory;
 
-static void setup(void)
-{
-    strcpy(directory, nd_test_directory());
-    snprintf(config, sizeof config, "%s/config.ini", directory);
-    nd_test_write_config(config);
-}
-
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(train_faults, .init = setup, .fini = teardown);
+TestSuite(train_faults, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 /* Starts a long run on 3 ranks, sends `signal` to rank 1 after some steps, and prints how mpirun
  * ended and the seconds from the signal to that. */

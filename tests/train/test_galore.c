@@ -16,21 +16,9 @@
 
 #define FP32 "--set hardware.precision=fp32 --set hardware.backward_precision=same "
 
-static char directory[64], config[128];
+static char *const directory = nd_test_here.directory, *const config = nd_test_here.config;
 
-static void setup(void)
-{
-    strcpy(directory, nd_test_directory());
-    snprintf(config, sizeof config, "%s/config.ini", directory);
-    nd_test_write_config(config);
-}
-
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(galore_runs, .init = setup, .fini = teardown);
+TestSuite(galore_runs, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 typedef struct outcome {
     int steps;

@@ -5,26 +5,18 @@
 
 #include "support/run_files.h"
 #include "support/support.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/manifest.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static char directory[64], config[128], output[16384];
+static char *const directory = nd_test_here.directory, *const config = nd_test_here.config;
+static char output[16384];
 
-static void setup(void)
-{
-    strcpy(directory, nd_test_directory());
-    snprintf(config, sizeof config, "%s/config.ini", directory);
-    nd_test_write_config(config);
-}
-
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(health, .init = setup, .fini = teardown);
+TestSuite(health, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 static void train(int ranks, int expected, const char *fault, const char *run, const char *extra)
 {
@@ -80,10 +72,18 @@ static void state_at(const char *run, int step, char state[65])
     cr_assert_eq(strlen(state), 64, "%s", state);
 }
 
+/* The checkpoint of the step is that of the one before. */
+static void assert_skipped(const char *run, int step)
+{
+    char before[65], after[65];
+    state_at(run, step - 1, before);
+    state_at(run, step, after);
+    cr_assert_str_eq(before, after);
+}
+
 Test(health, a_step_with_a_nan_loss_on_one_rank_changes_nothing_and_is_skipped_by_all)
 {
     static const char extra[] = "--checkpoint-interval 1 --set logging.checkpoint_keep=0";
-    char before[65], after[65];
     double skipped[ND_TEST_STEPS_MAX], losses[ND_TEST_STEPS_MAX];
     train(0, 0, "nan@loss:samples=38-38", "alone", extra);
     train(4, 0, "nan@loss:samples=38-38", "four", extra);
@@ -92,9 +92,7 @@ Test(health, a_step_with_a_nan_loss_on_one_rank_changes_nothing_and_is_skipped_b
     char newest[128];
     snprintf(newest, sizeof newest, "%s/four", directory);
     says(nd_test_state(newest)); /* the log names the state of each checkpoint */
-    state_at("four", 4, before);
-    state_at("four", 5, after);
-    cr_assert_str_eq(before, after);
+    assert_skipped("four", 5);
     cr_assert_eq(metric("four", "skipped", skipped), 12);
     metric("four", "loss", losses);
     cr_assert(skipped[3] == 0 && skipped[4] == 1 && skipped[11] == 1);
@@ -104,14 +102,11 @@ Test(health, a_step_with_a_nan_loss_on_one_rank_changes_nothing_and_is_skipped_b
 Test(health, a_step_with_a_nan_gradient_is_skipped_too_and_the_tensor_is_named)
 {
     static const char extra[] = "--checkpoint-interval 1 --set logging.checkpoint_keep=0";
-    char before[65], after[65];
     train(0, 0, "nan@gradient:samples=33-33", "alone", extra);
     train(2, 0, "nan@gradient:samples=33-33", "two", extra);
     says("step 5: the gradient of blk.0.attn_q.weight is not finite; batch of samples 32 to 39");
     assert_same("alone", "two");
-    state_at("two", 4, before);
-    state_at("two", 5, after);
-    cr_assert_str_eq(before, after);
+    assert_skipped("two", 5);
 }
 
 /* A NaN that is in no rank's gradient comes out of the wire, at one owner. */
@@ -119,7 +114,6 @@ Test(health, a_step_with_a_nan_from_a_reduction_is_skipped_like_one_with_a_nan_g
 {
     static const char *const variants[] = {"", "--set dist.overlap_grad_reduce=false",
                                            "--set dist.deterministic=off"};
-    char before[65], after[65];
     for (int v = 0; v < 3; v++) {
         char extra[256], injected[32], wire[32];
         snprintf(extra, sizeof extra,
@@ -132,9 +126,7 @@ Test(health, a_step_with_a_nan_from_a_reduction_is_skipped_like_one_with_a_nan_g
         says("step 5: the gradient of ");
         says(" is not finite; batch of samples 32 to 39; 1 in a row, 1 in all");
         assert_same(injected, wire);
-        state_at(wire, 4, before);
-        state_at(wire, 5, after);
-        cr_assert_str_eq(before, after);
+        assert_skipped(wire, 5);
     }
 }
 
@@ -145,13 +137,10 @@ Test(health, a_nan_in_a_reduced_sketch_does_not_get_into_the_subspace)
         "--checkpoint-interval 1 --set logging.checkpoint_keep=0 "
         "--set training.use_galore=true --set training.galore_rank=8 "
         "--set training.galore_update_freq=1 --set training.optimizer_type=muon";
-    char before[65], after[65];
     double losses[ND_TEST_STEPS_MAX], skipped[ND_TEST_STEPS_MAX];
     train(2, 0, "nan@sketch:step=5:rank=1", "sketch", extra);
     says("step 5: the gradient of blk.");
-    state_at("sketch", 4, before);
-    state_at("sketch", 5, after);
-    cr_assert_str_eq(before, after);
+    assert_skipped("sketch", 5);
     cr_assert_eq(metric("sketch", "loss", losses), 12);
     metric("sketch", "skipped", skipped);
     cr_assert(skipped[11] == 1 && isfinite(losses[11]));
@@ -174,6 +163,25 @@ Test(health, too_many_bad_steps_take_the_run_back_and_past_their_data)
         cr_assert_eq(isnan(losses[i]), i >= 5 && i < 8, "step %d: loss %g", i + 1, losses[i]);
     }
     cr_assert_eq(skipped[11], 4);
+}
+
+Test(health, consecutive_skips_are_read_under_the_name_of_earlier_versions_too)
+{
+    size_t size;
+    char *text = nd_test_read_file(ND_SOURCE_DIR "/tests/fuzz/corpus/manifest/health.json", &size);
+    cr_assert(strstr(text, "\"in_row\": 1") != NULL);
+    for (int i = 0; i < 2; i++) {
+        nd_checkpoint c = {0};
+        ND_ASSERT_OK(nd_manifest_parse(text, size, "manifest.json", &c));
+        cr_assert_eq(c.health.consecutive_skips, 1);
+        cr_assert_eq(c.health.skipped, 3);
+        free(text);
+        ND_ASSERT_OK(nd_manifest_format(&c, &text));
+        cr_assert(strstr(text, "\"consecutive\": 1") != NULL && !strstr(text, "in_row"));
+        size = strlen(text);
+        nd_checkpoint_close(&c);
+    }
+    free(text);
 }
 
 /* Cut off after step 8, with three bad steps behind it. */
@@ -206,11 +214,10 @@ Test(health, immediate_updates_skip_a_bad_loss_and_go_back_from_a_bad_gradient)
     char before[65], after[65];
     train(2, 0, "nan@loss:samples=38-38", "loss", extra);
     says("update  each layer as its gradient is ready");
-    state_at("loss", 4, before);
-    state_at("loss", 5, after);
-    cr_assert_str_eq(before, after);
+    assert_skipped("loss", 5);
     train(2, 0, "nan@gradient:samples=38-38", "gradient", extra);
     says("step_00000004 at step 4, continuing with the data from sample 40");
+    state_at("loss", 4, before);
     state_at("gradient", 4, after);
     cr_assert_str_eq(before, after);
 }

@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static char directory[64], config[128], output[16384], whole_state[65];
+static char *const directory = nd_test_here.directory, *const config = nd_test_here.config;
+static char output[16384], whole_state[65];
 static double whole[ND_TEST_STEPS_MAX];
 
 static int start(int ranks, const char *fault, const char *run, const char *extra)
@@ -27,22 +28,15 @@ static int start(int ranks, const char *fault, const char *run, const char *extr
 static void setup(void)
 {
     char run[128];
-    strcpy(directory, nd_test_directory());
-    snprintf(config, sizeof config, "%s/config.ini", directory);
+    nd_test_run_setup();
     snprintf(run, sizeof run, "%s/whole", directory);
-    nd_test_write_config(config);
     cr_assert_eq(start(0, "", run, ""), 0, "%s", output);
     cr_assert_eq(nd_test_metric(run, "loss", whole), 12);
     strcpy(whole_state, nd_test_state(run));
     cr_assert_eq(strlen(whole_state), 64);
 }
 
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(kill_points, .init = setup, .fini = teardown);
+TestSuite(kill_points, .init = setup, .fini = nd_test_run_teardown);
 
 static bool resumed_from(int step)
 {

@@ -9,21 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char directory[64], config_path[128];
+static char *const directory = nd_test_here.directory, *const config_path = nd_test_here.config;
 
-static void setup(void)
-{
-    strcpy(directory, nd_test_directory());
-    snprintf(config_path, sizeof config_path, "%s/config.ini", directory);
-    nd_test_write_config(config_path);
-}
-
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(plan, .init = setup, .fini = teardown);
+TestSuite(plan, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 Test(plan, for_gpus_takes_their_precision_on_every_cpu)
 {
@@ -97,12 +85,12 @@ Test(plan, names_them_with_projected_gradients_and_updates_during_the_backward_p
 }
 
 /* Each form of multi-token prediction, with Collider, and layers that are recomputed. */
-Test(plan, names_them_with_further_tokens_filtered_tokens_checkpointing_and_packed_codes)
+Test(plan, names_them_with_further_tokens_filtered_tokens_checkpointing_and_packed_weights)
 {
     nd_test_shell(NULL, 0,
                   "printf '[training]\\nuse_mtp = true\\nuse_collider = true\\n' | sed -i "
                   "'/^.training.$/{r /dev/stdin\nd}' %s && printf '[hardware]\\n"
-                  "gradient_checkpointing = true\\npacked_codes = true\\n' >>%s",
+                  "gradient_checkpointing = true\\npack_ternary_weights = true\\n' >>%s",
                   config_path, config_path);
     check_against_run(1, "training.mtp_form=shared", "--set training.mtp_form=shared");
     check_against_run(2, "training.mtp_form=sequential",

@@ -9,21 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char directory[64], config[128];
+static char *const directory = nd_test_here.directory, *const config = nd_test_here.config;
 
-static void setup(void)
-{
-    strcpy(directory, nd_test_directory());
-    snprintf(config, sizeof config, "%s/config.ini", directory);
-    nd_test_write_config(config);
-}
-
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(remote, .init = setup, .fini = teardown);
+TestSuite(remote, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 /* ranks 0: alone. */
 static void train(int ranks, const char *extra)

@@ -9,22 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char directory[64], config[128], run[128];
+static char *const directory = nd_test_here.directory, *const config = nd_test_here.config;
+static char run[128];
 
 static void setup(void)
 {
-    strcpy(directory, nd_test_directory());
-    snprintf(config, sizeof config, "%s/config.ini", directory);
+    nd_test_run_setup();
     snprintf(run, sizeof run, "%s/run", directory);
-    nd_test_write_config(config);
 }
 
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(run_files, .init = setup, .fini = teardown);
+TestSuite(run_files, .init = setup, .fini = nd_test_run_teardown);
 
 Test(run_files, every_line_of_the_metrics_has_every_key)
 {

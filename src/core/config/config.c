@@ -116,6 +116,12 @@ void nd_config_key_format(const nd_config *config, const nd_config_key *key, cha
     snprintf(text, size, "%s", (const char *)value);
 }
 
+void nd_config_value(const nd_config *config, const char *section, const char *key, char *text,
+                     size_t size)
+{
+    nd_config_key_format(config, nd_config_key_find(section, key), text, size);
+}
+
 void nd_config_key_allowed(const nd_config_key *key, char *text, size_t size)
 {
     switch (key->type) {

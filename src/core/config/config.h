@@ -51,7 +51,7 @@ typedef enum nd_projector_bits_choice {
 typedef enum nd_attention_choice {
     ND_ATTENTION_AUTO,
     ND_ATTENTION_CUDNN,
-    ND_ATTENTION_OWN
+    ND_ATTENTION_BUILTIN
 } nd_attention_choice;
 typedef enum nd_precision {
     ND_PRECISION_FP32,
@@ -74,26 +74,26 @@ typedef enum nd_gradient_wire {
     ND_GRADIENT_WIRE_INT8,
     ND_GRADIENT_WIRE_INT4
 } nd_gradient_wire;
-typedef enum nd_outer_wire {
-    ND_OUTER_WIRE_FP32,
-    ND_OUTER_WIRE_INT8,
-    ND_OUTER_WIRE_INT4
-} nd_outer_wire;
+typedef enum nd_outer_comm_dtype {
+    ND_OUTER_COMM_FP32,
+    ND_OUTER_COMM_INT8,
+    ND_OUTER_COMM_INT4
+} nd_outer_comm_dtype;
 typedef enum nd_outer_bits_choice { ND_OUTER_BITS_32, ND_OUTER_BITS_8 } nd_outer_bits_choice;
 typedef enum nd_grad_compression {
     ND_GRAD_COMPRESSION_OFF,
     ND_GRAD_COMPRESSION_ON,
     ND_GRAD_COMPRESSION_AUTO
 } nd_grad_compression;
-typedef enum nd_weight_wire {
-    ND_WEIGHT_WIRE_PACKED,
-    ND_WEIGHT_WIRE_TRITS,
-    ND_WEIGHT_WIRE_CHANGED
-} nd_weight_wire;
-typedef enum nd_embedding_wire {
-    ND_EMBEDDING_WIRE_DENSE,
-    ND_EMBEDDING_WIRE_INT8_DELTA
-} nd_embedding_wire;
+typedef enum nd_weight_sync {
+    ND_WEIGHT_SYNC_FULL,
+    ND_WEIGHT_SYNC_FULL_BASE3,
+    ND_WEIGHT_SYNC_DELTA
+} nd_weight_sync;
+typedef enum nd_embedding_sync {
+    ND_EMBEDDING_SYNC_FULL,
+    ND_EMBEDDING_SYNC_INT8_DELTA
+} nd_embedding_sync;
 
 typedef struct nd_config {
     struct {
@@ -161,7 +161,7 @@ typedef struct nd_config {
         int grad_reduction, grad_comm_dtype, weight_sync, embedding_sync;
         int64_t workers, sync_every;
         double outer_lr, outer_momentum;
-        int outer_comm_dtype, outer_state_bits; /* nd_outer_wire, nd_outer_bits_choice */
+        int outer_comm_dtype, outer_state_bits; /* nd_outer_comm_dtype, nd_outer_bits_choice */
         int grad_compression;                   /* nd_grad_compression */
         double timeout_seconds;
         int64_t replica_check_interval;
@@ -201,6 +201,10 @@ nd_status nd_config_check_model(const nd_config *config);
 
 /* The whole effective configuration as INI text that nd_config_read_file reads back. */
 nd_status nd_config_write(const nd_config *config, FILE *out);
+
+/* Writes the value of [section] key, which must be one, to `text` as it is written in a file. */
+void nd_config_value(const nd_config *config, const char *section, const char *key, char *text,
+                     size_t size);
 
 /* Writes a line such as "training.batch_size was 16, is 32" for each differing key of [model],
  * [training], [optimizer] and [data], and of the keys of [dist] that affect results. Returns the

@@ -76,13 +76,15 @@ static nd_status check_optimizer(const nd_config *c)
 
 static nd_status check_wire(const nd_config *c)
 {
+    char dtype[16];
+    nd_config_value(c, "dist", "grad_comm_dtype", dtype, sizeof dtype);
     ND_FAIL_IF(c->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32 &&
                    c->dist.deterministic == ND_DETERMINISTIC_WORLD,
                ND_ECONFIG,
                "[dist] grad_comm_dtype = %s contradicts deterministic = world: what is rounded "
                "between ranks depends on how many there are, so the bits do too; use "
                "deterministic = off, or grad_comm_dtype = fp32",
-               c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
+               dtype);
     return ND_OK;
 }
 
@@ -107,6 +109,8 @@ static nd_status check_workers(const nd_config *c)
 /* The choices differ only in which ranks add. */
 static nd_status check_reduction(const nd_config *c)
 {
+    char dtype[16];
+    nd_config_value(c, "dist", "grad_comm_dtype", dtype, sizeof dtype);
     if (c->dist.grad_reduction == ND_REDUCTION_OWNERS)
         return ND_OK;
     ND_FAIL_IF(c->dist.deterministic == ND_DETERMINISTIC_WORLD, ND_ECONFIG,
@@ -117,7 +121,7 @@ static nd_status check_reduction(const nd_config *c)
         c->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32, ND_ECONFIG,
         "[dist] grad_reduction = allreduce contradicts grad_comm_dtype = %s: NCCL adds fp32, "
         "without error feedback; use grad_comm_dtype = fp32, or grad_reduction = owners",
-        c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
+        dtype);
     return ND_CHECK(
         c->hardware.target != ND_TARGET_CPU && ND_HAVE_NCCL, ND_ECONFIG,
         "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "

@@ -19,15 +19,15 @@ typedef struct nd_model_config {
     bool tied;          /* the head is the token embedding */
     double rope_base;
 
-    nd_dtype compute;         /* of activations and dense weights: f32 or bf16; f64 in checks */
-    bool ternary;             /* false: projections are dense, for gradient checks */
-    bool activation_quant;    /* false: projections see unquantised activations */
-    bool int8_gradients;      /* ternary backward products with gradients in 8 bits */
-    bool on_device;           /* more rows of logits are computed at once than in host memory */
-    bool checkpointing;       /* keep a layer's input and attention output, recompute the rest */
-    bool recompute_attention; /* with checkpointing: keep the input only */
-    bool packed_codes;        /* codes are kept in 2 bits and unpacked for each product */
-    bool collider;            /* the backward pass is over some of the tokens */
+    nd_dtype compute;          /* of activations and dense weights: f32 or bf16; f64 in checks */
+    bool ternary;              /* false: projections are dense, for gradient checks */
+    bool activation_quant;     /* false: projections see unquantised activations */
+    bool int8_gradients;       /* ternary backward products with gradients in 8 bits */
+    bool on_device;            /* more rows of logits are computed at once than in host memory */
+    bool checkpointing;        /* keep a layer's input and attention output, recompute the rest */
+    bool recompute_attention;  /* with checkpointing: keep the input only */
+    bool pack_ternary_weights; /* codes are kept in 2 bits and unpacked for each product */
+    bool collider;             /* the backward pass is over some of the tokens */
     nd_collider_params collider_params;
     nd_mtp_form mtp_form;         /* of the tokens predicted after the next one */
     int mtp_tokens;               /* predicted ahead, the next one included; 0 is 1 */

@@ -64,7 +64,7 @@ nd_status nd_model_reserve_weights(nd_model *m, nd_arena *arena)
     const nd_model_config *c = &m->config;
     const nd_dtype norm_type = c->compute == ND_F64 ? ND_F64 : ND_F32;
     nd_view scratch = {0};
-    if (c->packed_codes && c->ternary)
+    if (c->pack_ternary_weights && c->ternary)
         ND_TRY(nd_arena_reserve(arena, ND_I8, 1, nd_params_largest(&m->params, ND_ROLE_TERNARY),
                                 &scratch));
     for (int64_t i = 0; i < m->params.count; i++) {

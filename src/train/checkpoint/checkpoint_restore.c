@@ -261,7 +261,7 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c, const nd_confi
                       : restore_parameter(run, c, drops, at % units, at / units));
     if (drops)
         nd_log_line(&run->log, "workers error feedback %s: dist.outer_comm_dtype has changed",
-                    run->config.dist.outer_comm_dtype == ND_OUTER_WIRE_FP32 ? "is dropped"
+                    run->config.dist.outer_comm_dtype == ND_OUTER_COMM_FP32 ? "is dropped"
                                                                             : "begins at zero");
     if (spread)
         nd_log_line(&run->log,

@@ -61,8 +61,8 @@ static void add_health(json_t *root, const nd_health *h)
         json_array_append_new(recent, json_string(text));
     }
     json_object_set_new(root, "health",
-                        json_pack("{s:I,s:I,s:I,s:o}", "skipped", (json_int_t)h->skipped, "in_row",
-                                  (json_int_t)h->consecutive_skips, "rollbacks",
+                        json_pack("{s:I,s:I,s:I,s:o}", "skipped", (json_int_t)h->skipped,
+                                  "consecutive", (json_int_t)h->consecutive_skips, "rollbacks",
                                   (json_int_t)h->rollbacks, "recent_losses", recent));
 }
 
@@ -96,16 +96,18 @@ nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
 static nd_status parse_health(json_t *root, const char *path, nd_health *h)
 {
     json_t *json = json_object_get(root, "health"), *recent, *item;
-    json_int_t skipped, in_row, rollbacks;
+    /* Earlier versions wrote "in_row". */
+    const char *consecutive = json_object_get(json, "consecutive") ? "consecutive" : "in_row";
+    json_int_t skipped, skips, rollbacks;
     size_t i;
     if (!json)
         return ND_OK;
-    if (json_unpack(json, "{s:I,s:I,s:I,s:o}", "skipped", &skipped, "in_row", &in_row, "rollbacks",
-                    &rollbacks, "recent_losses", &recent) != 0 ||
+    if (json_unpack(json, "{s:I,s:I,s:I,s:o}", "skipped", &skipped, consecutive, &skips,
+                    "rollbacks", &rollbacks, "recent_losses", &recent) != 0 ||
         json_array_size(recent) > ND_HEALTH_WINDOW)
         return ND_FAIL(ND_ECHECKPOINT, "%s: \"health\" is malformed", path);
     h->skipped = skipped;
-    h->consecutive_skips = in_row;
+    h->consecutive_skips = skips;
     h->rollbacks = rollbacks;
     json_array_foreach(recent, i, item)
     {

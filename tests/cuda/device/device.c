@@ -45,7 +45,7 @@ nd_status nd_conformance_device(nd_backend **backend)
     if (without && strcmp(without, "mma") == 0 && turn != ND_CUDA_INT8_LIBRARY)
         turn = ND_CUDA_INT8_MMA;
     const nd_cuda_options options = {.int8 = (nd_cuda_int8)turn,
-                                     .attention = ND_CUDA_ATTENTION_OWN};
+                                     .attention = ND_CUDA_ATTENTION_BUILTIN};
     return share(&options, &shared[turn], backend);
 }
 

@@ -4,26 +4,25 @@
 
 #include <string.h>
 
-typedef struct forward_context {
-    nd_view y;
-    const float *a;
-    float scale;
-} forward_context;
-
-/* y = s * sum * a/127 for the exact integer sums of one tile. */
-static void finish_forward(const nd_fast_kernels *k, const void *context, nd_tile tile)
+void nd_fast_finish_scaled(const nd_fast_kernels *k, const void *context, nd_tile tile)
 {
-    const forward_context *f = context;
+    const nd_scaled_sums *f = context;
     for (int64_t i = 0; i < tile.rows; i++) {
-        int32_t *sums = (int32_t *)tile.values + i * tile.stride;
-        const int64_t at = (tile.row + i) * f->y.cols + tile.col;
-        const float factor = (float)((double)f->scale * (double)f->a[tile.row + i] / 127.0);
-        float buffer[1024];
+        const int32_t *sums = (const int32_t *)tile.values + i * tile.stride;
+        const int64_t at = (tile.row + i) * f->c.cols + tile.col;
+        const float factor = (float)((double)f->scale * (double)f->largest[tile.row + i] / 127.0);
+        float values[1024], before[1024];
         for (int64_t j = 0; j < tile.cols; j += 1024) {
             const int64_t n = nd_fast_min(1024, tile.cols - j);
-            float *target = nd_fast_target(f->y, at + j, buffer);
-            k->load_i32(target, sums + j, factor, n);
-            nd_fast_store(k, f->y, at + j, n, target);
+            float *target = nd_fast_target(f->c, at + j, values);
+            if (f->accumulate) {
+                const float *start = nd_fast_load(k, nd_as_const(f->c), at + j, n, before);
+                k->load_i32(values, sums + j, factor, n);
+                k->add(target, start, values, n);
+            } else {
+                k->load_i32(target, sums + j, factor, n);
+            }
+            nd_fast_store(k, f->c, at + j, n, target);
         }
     }
 }
@@ -110,7 +109,7 @@ static nd_status ternary_gemm_onednn(nd_backend *b, nd_view y, nd_cview q, nd_cv
     ND_REQUIRE(c.dtype == ND_I8 && nd_scales_fit(c, s));
     if (!nd_single_scale(s))
         return ternary_gemm_groups(fast, y, q, a, c, s);
-    const forward_context context = {y, a.data, *(const float *)s.data};
+    const nd_scaled_sums context = {y, *(const float *)s.data, a.data, false};
     const nd_product product = {.m = q.rows,
                                 .n = c.rows,
                                 .k = q.cols,
@@ -119,7 +118,7 @@ static nd_status ternary_gemm_onednn(nd_backend *b, nd_view y, nd_cview q, nd_cv
                                 .ternary = true,
                                 .transpose_b = true,
                                 .staged = ND_I32,
-                                .finish = finish_forward,
+                                .finish = nd_fast_finish_scaled,
                                 .context = &context};
     return nd_fast_multiply(fast, &product);
 }

@@ -7,37 +7,6 @@
 /* Outputs that a thread encodes together; tokens and outputs transposed together. */
 enum { PANEL = 256, BLOCK = 64 };
 
-/* Multiplies row i of sums of codes by scale * largest[i] / 127. */
-typedef struct scaled_context {
-    nd_view c;
-    float scale;
-    const float *largest; /* [rows] */
-    bool accumulate;
-} scaled_context;
-
-static void finish_scaled(const nd_fast_kernels *k, const void *context, nd_tile tile)
-{
-    const scaled_context *f = context;
-    for (int64_t i = 0; i < tile.rows; i++) {
-        const int32_t *sums = (const int32_t *)tile.values + i * tile.stride;
-        const int64_t at = (tile.row + i) * f->c.cols + tile.col;
-        const float factor = (float)((double)f->scale * (double)f->largest[tile.row + i] / 127.0);
-        float values[1024], before[1024];
-        for (int64_t j = 0; j < tile.cols; j += 1024) {
-            const int64_t n = nd_fast_min(1024, tile.cols - j);
-            float *target = nd_fast_target(f->c, at + j, values);
-            if (f->accumulate) {
-                const float *start = nd_fast_load(k, nd_as_const(f->c), at + j, n, before);
-                k->load_i32(values, sums + j, factor, n);
-                k->add(target, start, values, n);
-            } else {
-                k->load_i32(target, sums + j, factor, n);
-            }
-            nd_fast_store(k, f->c, at + j, n, target);
-        }
-    }
-}
-
 static void encode_rows(nd_cpu_fast *fast, int8_t *codes, float *largest, nd_cview dy)
 {
     const nd_fast_kernels *k = fast->kernels;
@@ -65,7 +34,7 @@ static nd_status ternary_gemm_dx_int8_onednn(nd_backend *b, nd_view dx, nd_cview
     int8_t *codes = fast->shared.memory;
     float *largest = (float *)(codes + code_bytes);
     encode_rows(fast, codes, largest, dy);
-    const scaled_context context = {dx, *(const float *)s.data, largest, beta != 0.0f};
+    const nd_scaled_sums context = {dx, *(const float *)s.data, largest, beta != 0.0f};
     const nd_product product = {.m = dy.rows,
                                 .n = c.cols,
                                 .k = c.rows,
@@ -73,7 +42,7 @@ static nd_status ternary_gemm_dx_int8_onednn(nd_backend *b, nd_view dx, nd_cview
                                 .b = c,
                                 .ternary = true,
                                 .staged = ND_I32,
-                                .finish = finish_scaled,
+                                .finish = nd_fast_finish_scaled,
                                 .context = &context};
     return nd_fast_multiply(fast, &product);
 }
@@ -128,10 +97,10 @@ static nd_status add_blocks(nd_cpu_fast *fast, nd_view dw, const token_block *x,
                             nd_cview q, bool accumulate)
 {
     nd_product products[ND_PRODUCTS_MAX];
-    scaled_context contexts[ND_PRODUCTS_MAX];
+    nd_scaled_sums contexts[ND_PRODUCTS_MAX];
     const int64_t panels = nd_fast_ceil(dw.rows, PANEL), n = dw.cols;
     for (int i = 0; i < count; i++) {
-        contexts[i] = (scaled_context){dw, 1.0f, x[i].largest, accumulate || i > 0};
+        contexts[i] = (nd_scaled_sums){dw, 1.0f, x[i].largest, accumulate || i > 0};
         products[i] = (nd_product){
             .m = dw.rows,
             .n = n,
@@ -139,7 +108,7 @@ static nd_status add_blocks(nd_cpu_fast *fast, nd_view dw, const token_block *x,
             .a = nd_cview_of(x[i].codes, ND_I8, dw.rows, x[i].tokens),
             .b = nd_cview_of((const int8_t *)q.data + x[i].first * n, ND_I8, x[i].tokens, n),
             .staged = ND_I32,
-            .finish = finish_scaled,
+            .finish = nd_fast_finish_scaled,
             .context = &contexts[i]};
     }
 #pragma omp parallel for num_threads(nd_fast_team(fast, dw.rows *count * x->tokens))

@@ -112,14 +112,8 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
     const nd_view out = apart ? p->gradient : logits;
     if (!nd_fast_covers(logits.dtype) || !nd_fast_covers(out.dtype))
         return fast->reference.cross_entropy(b, nll, total, logits, targets, p);
-    ND_REQUIRE(nll.rows == logits.rows && total.rows == logits.rows);
-    ND_REQUIRE(nd_is_float(nll.dtype) && nd_is_float(total.dtype));
+    ND_TRY(nd_cross_entropy_check(nll, total, logits, out, targets, p));
     const int offsets = nd_cross_entropy_offsets(p);
-    ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
-    ND_REQUIRE(!p->norm.data || p->norm.rows == logits.rows);
-    ND_REQUIRE(!p->weight.data || p->weight.rows == logits.rows);
-    ND_REQUIRE(nd_same_shape(nd_as_const(out), nd_as_const(logits)));
-    ND_TRY(nd_check_tokens(targets, logits.rows * offsets, logits.cols, -1));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t vocab = logits.cols;
     const int32_t *ids = targets.data;

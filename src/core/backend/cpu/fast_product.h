@@ -19,6 +19,16 @@ int64_t nd_fast_tile_rows(int64_t m);
 /* The dtype for a product of floats: bf16 if requested and fast on this CPU, else f32. */
 nd_dtype nd_fast_product_dtype(const nd_cpu_fast *fast, bool bf16);
 
+/* A product's `finish`: row i of exact integer sums times scale * largest[i] / 127, stored in c or
+ * added to it. */
+typedef struct nd_scaled_sums {
+    nd_view c;
+    float scale;
+    const float *largest; /* [rows] */
+    bool accumulate;
+} nd_scaled_sums;
+void nd_fast_finish_scaled(const nd_fast_kernels *k, const void *context, nd_tile tile);
+
 /* x as `dtype`: x itself if it is, else a copy in `memory`, which needs these bytes (0: none). */
 size_t nd_fast_converted_bytes(nd_cview x, nd_dtype dtype);
 nd_cview nd_fast_as_dtype(nd_cpu_fast *fast, nd_cview x, nd_dtype dtype, void *memory);

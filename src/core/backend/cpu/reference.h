@@ -105,6 +105,10 @@ static inline float nd_state_factor(float numerator, float scale)
 void nd_reference_adamw(nd_view w, int64_t first, int64_t n, double *m, double *v, nd_cview g,
                         const nd_adamw_params *params);
 
+/* Checks the views of cross_entropy, whose gradient goes to `out`. Errors: ND_EINTERNAL. */
+nd_status nd_cross_entropy_check(nd_view nll, nd_view total, nd_view logits, nd_view out,
+                                 nd_cview targets, const nd_cross_entropy_params *params);
+
 /* Checks the views of attention against the shape. Errors: ND_EINTERNAL. */
 nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *shape);
 

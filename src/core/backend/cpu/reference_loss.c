@@ -100,19 +100,26 @@ static row_loss cross_entropy_row(nd_cview z, nd_view dz, int64_t row, const int
     return out;
 }
 
+nd_status nd_cross_entropy_check(nd_view nll, nd_view total, nd_view logits, nd_view out,
+                                 nd_cview targets, const nd_cross_entropy_params *p)
+{
+    const int offsets = nd_cross_entropy_offsets(p);
+    ND_REQUIRE(nd_is_float(logits.dtype) && nll.rows == logits.rows && total.rows == logits.rows);
+    ND_REQUIRE(nd_is_float(nll.dtype) && nd_is_float(total.dtype) && nd_is_float(out.dtype));
+    ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
+    ND_REQUIRE(!p->norm.data || p->norm.rows == logits.rows);
+    ND_REQUIRE(!p->weight.data || p->weight.rows == logits.rows);
+    ND_REQUIRE(nd_same_shape(nd_as_const(out), nd_as_const(logits)));
+    return nd_check_tokens(targets, logits.rows * offsets, logits.cols, -1);
+}
+
 static nd_status cross_entropy_reference(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
                                          nd_cview targets, const nd_cross_entropy_params *p)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(logits.dtype) && nll.rows == logits.rows && total.rows == logits.rows);
     const int offsets = nd_cross_entropy_offsets(p);
-    ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
-    ND_REQUIRE(!p->norm.data || p->norm.rows == logits.rows);
-    ND_REQUIRE(!p->weight.data || p->weight.rows == logits.rows);
     const nd_view dlogits = p->gradient.data ? p->gradient : logits;
-    ND_REQUIRE(nd_is_float(dlogits.dtype) &&
-               nd_same_shape(nd_as_const(dlogits), nd_as_const(logits)));
-    ND_TRY(nd_check_tokens(targets, logits.rows * offsets, logits.cols, -1));
+    ND_TRY(nd_cross_entropy_check(nll, total, logits, dlogits, targets, p));
     const int32_t *ids = targets.data;
     for (int64_t t = 0; t < logits.rows; t++) {
         row_loss row = {0.0, 0.0, 0.0};
