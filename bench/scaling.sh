@@ -30,7 +30,7 @@
 # stand beside those of `plan`; they are measured with whole gradients (grad_compression = off), as
 # `plan` counts them.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 . launch/shared.sh
 

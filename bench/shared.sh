@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What scripts in bench/ share; to be sourced.
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 . "$root/launch/shared.sh"
 

@@ -18,7 +18,7 @@ case ${1:-} in
     exit 0
     ;;
 esac
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "$0")/.." && pwd)
 dir=$1 steps=${2:-40} interval=${3:-1} pairs=${4:-8} ranks=${5:-1} launch=() set=()
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 allow_root

@@ -22,7 +22,7 @@
 #   --set KEY=VALUE  in every configuration, e.g. the suite's own training.muon_momentum=0.95
 #   --data-path DIR  packed shards to train on instead of the Rust sources
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 
 configs=configs/e3/small full='' large='' memory='' set=() sets=() out='' seeds=1 ranks=1 steps='' data_path=''

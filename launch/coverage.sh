@@ -4,7 +4,7 @@
 #
 #   launch/coverage.sh
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/shared.sh
 options '' "$@"
 build=build/coverage

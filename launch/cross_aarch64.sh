@@ -13,7 +13,7 @@
 #   --mirror URL   where the packages are (that of this system's own apt sources)
 #   --only REGEX   the test programs to build and run, by module/name (those four modules)
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 . "$root/launch/bare_root.sh"
 

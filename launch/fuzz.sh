@@ -11,7 +11,7 @@
 # A file that breaks a reader is left in build/fuzz, and the exit code is 1.
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/shared.sh
 all=(gguf safetensors config_json manifest ini shard_index) seconds=60 keep=''
 options 'seconds keep! READER...' "$@"

@@ -7,7 +7,7 @@
 #   launch/gpu_kernels.sh [ARCH]     ARCH: 90 (the default), 80, 89 ...
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/shared.sh
 options 'ARCH...' "$@"
 arch=${operands[0]:-90}

@@ -13,7 +13,7 @@
 #   --jobs N     compilations at once (as many as there are cores)
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/shared.sh
 arch=90 build=build/gpu_pack jobs=$(cores)
 options 'arch build jobs DIR...' "$@"

@@ -15,7 +15,7 @@
 #
 # Prints what each run came to; exits 1 when one fell short.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 . "$root/launch/bare_root.sh"
 

@@ -12,7 +12,7 @@
 #
 # Then:  . PREFIX/env.sh && nanochat_dist --help
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 . "$root/launch/unpacked.sh"
 

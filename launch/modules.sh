@@ -10,7 +10,7 @@ set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 options 'DIR...' "$@"
-cd "${operands[0]:-$(dirname "${BASH_SOURCE[0]}")/..}"
+CDPATH= cd "${operands[0]:-$(dirname "${BASH_SOURCE[0]}")/..}"
 
 # "module known known ..." a line, in the order of CMakeLists.txt: below before above.
 known=$(awk -F '[ ()]+' '/^nd_add_module\(/ {

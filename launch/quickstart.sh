@@ -11,7 +11,7 @@
 #   --dir DIR   keep tokenizer, shards and run in DIR (data/quickstart and runs/quickstart)
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 
 steps='' ranks=2 dir=''

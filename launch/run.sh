@@ -69,7 +69,7 @@ whole --take-back "$take_back" 0
 [ -z "$spare" ] || [ -n "$hosts$hostfile" ] || usage '--spare needs --hosts or --hostfile'
 
 # In a checkout, beside an installation's share/nanochat_dist/launch, or on the path.
-here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
+here=$(CDPATH= cd "$(dirname "$(readlink -f "$0")")" && pwd)
 program=${ND_PROGRAM:-}
 for place in "$here/../build/release/nanochat_dist" "$here/../../../bin/nanochat_dist"; do
     [ -n "$program" ] || [ ! -x "$place" ] || program=$(realpath "$place")
@@ -93,34 +93,20 @@ for entry in "${used[@]}" "${spares[@]}"; do
 done
 all=("${used[@]}" "${spares[@]}") wanted=${#used[@]}
 
-# What of the arguments is asked for here: the run's directory, and what decides the number of
-# ranks.
-run_dir='' set_dir='' config='' resume=auto of_plan=() passed=()
+# What of the arguments is asked for here: what decides the number of ranks, and how the first start
+# begins.
+resume=auto of_plan=() passed=()
 while [ $# -gt 0 ]; do
     case $1 in
     --resume) resume=${2:-}; shift $(($# > 1 ? 2 : 1)); continue ;;
     --resume=*) resume=${1#*=}; shift; continue ;;
-    --config) config=${2:-}; of_plan+=("$1" "${2:-}") ;;
-    --config=*) config=${1#*=}; of_plan+=("$1") ;;
-    --set) of_plan+=("$1" "${2:-}"); [[ ${2:-} != logging.run_dir=* ]] || set_dir=${2#*=} ;;
-    --set=*) of_plan+=("$1"); [[ $1 != --set=logging.run_dir=* ]] || set_dir=${1#--set=*=} ;;
-    --run-dir) run_dir=${2:-} ;;
-    --run-dir=*) run_dir=${1#*=} ;;
+    --config | --set) of_plan+=("$1" "${2:-}") ;;
+    --config=* | --set=*) of_plan+=("$1") ;;
     esac
     passed+=("$1")
     shift
 done
-run_dir=${run_dir:-$set_dir}
-if [ -z "$run_dir" ]; then # what the configuration says, which may be named as the program allows
-    at=$(dirname "$(readlink -f "$(command -v "$program")")")
-    for file in "$config"{,.ini} "$at"/{../share/nanochat_dist,../..}/configs/{,e3/,models/}"$config"{,.ini}; do
-        [ -f "$file" ] || continue
-        run_dir=$(sed -n 's/[[:space:]]*=[[:space:]]*/=/
-            s/^[[:space:]]*run_dir="\{0,1\}\([^";#]*[^";#[:space:]]\).*/\1/p' "$file")
-        break
-    done
-fi
-run_dir=${run_dir:-runs/default}
+run_dir=$("$program" "${passed[@]}" --print-run-dir) || exit $?
 
 ranks_of() { [ "${1%:*}" = "$1" ] && echo 1 || echo "${1##*:}"; }
 last_step() { tail -n 1 "$run_dir/metrics.jsonl" 2>/dev/null | sed -n 's/.*"step": *\([0-9]*\).*/\1/p' || true; }
@@ -231,35 +217,43 @@ compose() {
 --mca oob_tcp_keepalive_probes 1 --host $list -np $room ${ND_MPIRUN_OPTIONS:-}"
 }
 
-stopped='' child=''
+# While ranks run, signals are passed on to them; else they are only noted.
 pass_on() {
     stopped=yes
-    [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null || true
+    kill -USR1 "$child" 2>/dev/null || true
 }
 interrupt() {
     if [ -z "$stopped" ]; then
         say 'saving, to stop; Ctrl-C once more stops at once'
         pass_on
-    elif [ -n "$child" ]; then
+    else
         kill -TERM "$child" 2>/dev/null || true
     fi
 }
-trap pass_on TERM USR1 USR2 HUP
-trap interrupt INT
 
 # What the run has written so far; it is another, or more, once a start has done a step.
 run_id() { sed -n 's/^; run_id = //p' "$run_dir/config.ini" 2>/dev/null || true; }
 written() { run_id; stat -c '%i %s %Y' "$run_dir/metrics.jsonl" 2>/dev/null || true; }
 
+# shellcheck disable=SC2006
 start() {
     local before id
     compose
     [ -z "$stopped" ] || exit "${code:-75}"
-    before=$(written) id=$(run_id)
+    # Backquotes, here and below: bash 5.2 cannot run a trap while it reads a $(.
+    before=`written` id=`run_id`
     say "start $starts: ${command_line[*]} $program ... --resume $resume"
     # In a session of its own: Ctrl-C would make mpirun end the ranks before they have saved.
     setsid "${command_line[@]}" "$program" "${passed[@]}" --resume "$resume" </dev/null &
     child=$! watcher='' returned='' code=0
+    # Until it has become the launcher it would swallow a signal.
+    for ((i = 0; i < 50; i++)); do
+        [ "/proc/$child/exe" -ef "/proc/$$/exe" ] || break
+        sleep 0.01
+    done
+    trap pass_on TERM USR1 USR2 HUP
+    trap interrupt INT
+    [ -z "$stopped" ] || pass_on
     if [ "${#used[@]}" -lt "$wanted" ] && [ "$take_back" -gt 0 ]; then
         wait_for_hosts &
         watcher=$!
@@ -272,10 +266,10 @@ start() {
         kill "$watcher" 2>/dev/null || true
         ! wait "$watcher" 2>/dev/null || returned=yes
     fi
-    child=''
+    trap 'stopped=yes' TERM USR1 USR2 HUP INT
     # Before its first step a start leaves what was there: then the next one begins as it did.
-    [ "$(written)" = "$before" ] || resume=auto
-    [ "$(run_id)" = "$id" ] || reached=0 # an earlier run's
+    [ "`written`" = "$before" ] || resume=auto
+    [ "`run_id`" = "$id" ] || reached=0 # an earlier run's
 }
 
 # Whether what ended with this code may go well another time.
@@ -290,38 +284,44 @@ is_accident() {
     esac
 }
 
-starts=1 fruitless=0 delay=0 reached=$(last_step) cause=
-while :; do
-    start
-    case $code in 0 | 6) clean_lost_hosts ;; esac
-    [ -z "$stopped" ] || exit "$code"
-    if [ "$code$returned" = 75yes ]; then
-        choose_hosts || true
+# shellcheck disable=SC2006
+supervise() {
+    while :; do
+        start
+        case $code in 0 | 6) clean_lost_hosts ;; esac
         [ -z "$stopped" ] || exit "$code"
-        take_back=$((take_back * 2)) delay=0 starts=$((starts + 1))
-        continue
-    fi
-    case $code in 0 | 2 | 3 | 4 | 6 | 75) exit "$code" ;; esac
-    lost=''
-    ! choose_hosts || lost=yes
-    step=$(last_step)
-    is_accident || exit "$code"
-    case $code in 1 | 255) ;; *) cause=$code ;; esac
-    if [ "${step:-0}" -gt "${reached:-0}" ]; then
-        fruitless=0 delay=0
-    fi
-    [ "${step:-0}" -le "${reached:-0}" ] || reached=$step
-    fruitless=$((fruitless + 1))
-    if [ "$fruitless" -gt "$max" ]; then
-        say "ended with $code; giving up after $max restarts without a step done in between (--max-restarts)"
-        exit "${cause:-$code}"
-    fi
-    how='at once'
-    [ "$fruitless" -eq 1 ] || how="in $delay s, restart $fruitless of $max in a row without a step done in between"
-    say "ended with $code after step ${step:-0}; starting again $how"
-    [ "$delay" -eq 0 ] || sleep "$delay" &
-    wait $! || true
-    [ -z "$stopped" ] || exit "$code"
-    delay=$((delay == 0 ? 1 : delay * 2 > 60 ? 60 : delay * 2))
-    starts=$((starts + 1))
-done
+        if [ "$code$returned" = 75yes ]; then
+            choose_hosts || true
+            [ -z "$stopped" ] || exit "$code"
+            take_back=$((take_back * 2)) delay=0 starts=$((starts + 1))
+            continue
+        fi
+        case $code in 0 | 2 | 3 | 4 | 6 | 75) exit "$code" ;; esac
+        lost=''
+        ! choose_hosts || lost=yes
+        step=`last_step`
+        is_accident || exit "$code"
+        case $code in 1 | 255) ;; *) cause=$code ;; esac
+        if [ "${step:-0}" -gt "${reached:-0}" ]; then
+            fruitless=0 delay=0
+        fi
+        [ "${step:-0}" -le "${reached:-0}" ] || reached=$step
+        fruitless=$((fruitless + 1))
+        if [ "$fruitless" -gt "$max" ]; then
+            say "ended with $code; giving up after $max restarts without a step done in between (--max-restarts)"
+            exit "${cause:-$code}"
+        fi
+        how='at once'
+        [ "$fruitless" -eq 1 ] || how="in $delay s, restart $fruitless of $max in a row without a step done in between"
+        say "ended with $code after step ${step:-0}; starting again $how"
+        [ "$delay" -eq 0 ] || sleep "$delay" &
+        wait $! || true
+        [ -z "$stopped" ] || exit "$code"
+        delay=$((delay == 0 ? 1 : delay * 2 > 60 ? 60 : delay * 2))
+        starts=$((starts + 1))
+    done
+}
+
+starts=1 fruitless=0 delay=0 reached=$(last_step) cause= stopped=''
+trap 'stopped=yes' TERM USR1 USR2 HUP INT
+supervise

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # What scripts share; to be sourced. Those that build or train do so from the root of the checkout.
 
+unset CDPATH # with it, cd goes elsewhere and prints
+
 fail() {
     printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2
     exit 1

@@ -11,7 +11,7 @@
 #   --skip REGEX   not those whose name matches; of both, only what the tests need is built
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/shared.sh
 preset=release only='' skip=''
 options 'preset only skip' "$@"

@@ -16,7 +16,7 @@
 #   --compiler CC  build with this compiler, e.g. clang, installed in the root (the distribution's
 #                  gcc)
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 . "$root/launch/bare_root.sh"
 

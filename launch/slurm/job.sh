@@ -1,8 +1,9 @@
 # Shared by the batch scripts: starts the ranks, and requeues the job so that it resumes where it
 # stopped. Sourced with the training's arguments.
 #
-# The program saves and leaves with 75 when it gets SIGUSR1 or SIGTERM, and `--resume auto` resumes
-# from the newest complete checkpoint on any number of ranks. So:
+# The program saves and leaves with 75 when it gets SIGUSR1 or SIGTERM, and `--resume auto`, the
+# default here, resumes from the newest complete checkpoint on any number of ranks. A requeued job
+# does so once its run has begun, whatever --resume is given for the first start. So:
 #   before the time limit   Slurm sends SIGUSR1 here (--signal=B:USR1@...), which is forwarded; the
 #                           job is requeued
 #   preempted               Slurm sends SIGTERM to the ranks and requeues the job (--requeue)
@@ -32,11 +33,16 @@ mpirun) read -ra nd_launch <<<"mpirun $ND_MPIRUN_OPTIONS" ;;
 esac
 
 nd_say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST, $SLURM_NTASKS ranks"
-nd_say "${nd_launch[*]} $ND_PROGRAM $* --resume auto"
+nd_again=()
+if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && nd_run=$("$ND_PROGRAM" train "$@" --print-run-dir) &&
+    grep -qx "; slurm_job = $SLURM_JOB_ID" "$nd_run/config.ini" 2>/dev/null; then
+    nd_again=(--resume auto)
+fi
+nd_say "${nd_launch[*]} $ND_PROGRAM $* ${nd_again[*]}"
 nd_started=$SECONDS
 # Started again within the job while its nodes are there, from snapshots in memory where there are
 # some.
-"$ND_SLURM/../run.sh" --max-restarts "$ND_MAX_RESTARTS" --launch "${nd_launch[*]}" -- "$@" &
+"$ND_SLURM/../run.sh" --max-restarts "$ND_MAX_RESTARTS" --launch "${nd_launch[*]}" -- "$@" "${nd_again[@]}" &
 nd_child=$!
 trap 'nd_say "time is nearly up: saving"; kill -USR1 "$nd_child"' USR1
 trap 'nd_say "told to end"' TERM # the ranks are told by Slurm; here it must only not end the script

@@ -5,7 +5,7 @@
 # and by every job, for how ranks are started. What is set already stays as it is.
 
 # Where these files lie; a job finds them there again.
-export ND_SLURM=${ND_SLURM:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)}
+export ND_SLURM=${ND_SLURM:-$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)}
 
 # Account, partition and whatever else sbatch must be told; see INPUT ENVIRONMENT VARIABLES in
 # sbatch(1). export SBATCH_ACCOUNT=... export SBATCH_PARTITION=... export SBATCH_QOS=...

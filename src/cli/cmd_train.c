@@ -4,6 +4,7 @@
 #include "train/signals.h"
 #include "train/train.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,7 @@ typedef struct train_arguments {
     nd_config_arguments source;
     const char *run_dir, *resume, *dataset, *data_path, *checkpoint_dir;
     const char *n_samples, *epochs, *total_steps, *checkpoint_interval, *log_interval;
-    bool list_keys, config_docs, new_data;
+    bool list_keys, config_docs, print_run_dir, new_data;
 } train_arguments;
 
 /* Flags that set a key, applied after the file and --set. */
@@ -42,6 +43,19 @@ static nd_status load_config(const train_arguments *a, nd_config *config)
     return nd_config_check(config);
 }
 
+/* For what starts and watches a run (launch/run.sh): without ranks. */
+static nd_status print_run_dir(const train_arguments *a)
+{
+    nd_config *config = calloc(1, sizeof *config);
+    nd_status status = ND_CHECK(config, ND_ENOMEM, "no memory for the configuration");
+    ND_IF_OK(nd_config_arguments_load(&a->source, config));
+    ND_IF_OK(apply_flags(config, a));
+    if (status == ND_OK)
+        printf("%s\n", config->logging.run_dir);
+    free(config);
+    return status;
+}
+
 nd_status nd_cli_train(int argc, char **argv)
 {
     train_arguments a = {.resume = "none"};
@@ -66,6 +80,8 @@ nd_status nd_cli_train(int argc, char **argv)
          "steps between checkpoints"},
         {"--log-interval", ND_ARG_TEXT, &a.log_interval, "N", "steps between progress lines"},
         {"--checkpoint-dir", ND_ARG_TEXT, &a.checkpoint_dir, "DIR", "where checkpoints go"},
+        {"--print-run-dir", ND_ARG_FLAG, &a.print_run_dir, NULL,
+         "print where the run would write its files and exit"},
         {"--list-keys", ND_ARG_FLAG, &a.list_keys, NULL, "print every configuration key and exit"},
         {"--print-config-docs", ND_ARG_FLAG, &a.config_docs, NULL, "print docs/config.md and exit"},
     };
@@ -81,6 +97,8 @@ nd_status nd_cli_train(int argc, char **argv)
         nd_config_write_markdown(stdout);
     if (helped || a.list_keys || a.config_docs)
         return ND_OK;
+    if (a.print_run_dir)
+        return print_run_dir(&a);
     ND_FAIL_IF(a.resume[0] == '\0', ND_ECONFIG,
                "--resume is empty; give auto, none, or the directory of a checkpoint or run");
     ND_FAIL_IF(a.new_data && strcmp(a.resume, "none") == 0, ND_ECONFIG,

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define RUN_ID_COMMENT "; run_id = "
+#define BASE_COMMENT "; resumed = "
 
 /* Finishes a growing text; the caller frees `*text`, even after an error. */
 static nd_status close_text(FILE *memory, char **text)
@@ -91,29 +92,48 @@ void nd_identity_write_comments(const nd_identity *i, FILE *out)
             i->run_id, i->config_sha256, i->data_sha256, i->version, i->commit);
 }
 
-nd_status nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE], bool *foreign)
+/* What follows `name` in the comments of RUN/config.ini. */
+static nd_status read_comment(const char *run_dir, const char *name, char *value, size_t length,
+                              bool *exists)
 {
     enum { CONFIG_BYTES_MAX = 1 << 22 };
     char path[ND_CONFIG_TEXT_MAX + 32];
-    const size_t start = strlen(RUN_ID_COMMENT);
+    const size_t start = strlen(name);
     void *text;
     size_t size;
-    bool exists;
-    id[0] = '\0';
-    if (foreign)
-        *foreign = false;
+    value[0] = '\0';
     snprintf(path, sizeof path, "%s/config.ini", run_dir);
-    ND_TRY(nd_path_exists(path, &exists));
-    if (!exists)
+    ND_TRY(nd_path_exists(path, exists));
+    if (!*exists)
         return ND_OK;
     ND_TRY(nd_read_whole_file(path, CONFIG_BYTES_MAX, ND_EIO, &text, &size));
-    for (const char *line = text; !id[0] && *line; line += *line == '\n') {
-        if (strncmp(line, RUN_ID_COMMENT, start) == 0)
-            snprintf(id, ND_RUN_ID_SIZE, "%.*s", (int)strcspn(line + start, "\r\n"), line + start);
+    for (const char *line = text; !value[0] && *line; line += *line == '\n') {
+        if (strncmp(line, name, start) == 0)
+            snprintf(value, length, "%.*s", (int)strcspn(line + start, "\r\n"), line + start);
         line += strcspn(line, "\n");
     }
-    if (foreign)
-        *foreign = size > 0 && !id[0];
+    *exists = size > 0;
     free(text);
     return ND_OK;
+}
+
+nd_status nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE], bool *foreign)
+{
+    bool exists;
+    ND_TRY(read_comment(run_dir, RUN_ID_COMMENT, id, ND_RUN_ID_SIZE, &exists));
+    if (foreign)
+        *foreign = exists && !id[0];
+    return ND_OK;
+}
+
+void nd_run_base_write(const char *checkpoint, FILE *out)
+{
+    if (!strpbrk(checkpoint, "\r\n")) /* would end the comment */
+        fprintf(out, BASE_COMMENT "%s\n\n", checkpoint);
+}
+
+nd_status nd_run_base_read(const char *run_dir, char *checkpoint, size_t size)
+{
+    bool exists;
+    return read_comment(run_dir, BASE_COMMENT, checkpoint, size, &exists);
 }

@@ -38,6 +38,11 @@ nd_status nd_run_id_create(char id[ND_RUN_ID_SIZE]);
 /* Writes the identity as comments for the head of an INI file. */
 void nd_identity_write_comments(const nd_identity *identity, FILE *out);
 
+/* The comment, after that head, of a run that begins with a checkpoint of another directory; and
+ * the checkpoint it names, "" when there is none. Errors: ND_EIO when config.ini cannot be read. */
+void nd_run_base_write(const char *checkpoint, FILE *out);
+nd_status nd_run_base_read(const char *run_dir, char *checkpoint, size_t size);
+
 /* Reads the id from the comments of RUN/config.ini; "" when there is none. *foreign (may be NULL):
  * the file exists without an id, so it is the user's. Errors: ND_EIO when it cannot be read. */
 nd_status nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE], bool *foreign);

@@ -96,6 +96,8 @@ nd_status nd_resume(nd_run *run, const char *resume)
     if (!checkpoint[0])
         return ND_OK;
     ND_TRY(nd_checkpoint_restore(run, checkpoint));
+    ND_TRY(nd_comm_agree(run->comm,
+                         run->comm->rank == 0 ? nd_resume_note_base(run, checkpoint) : ND_OK));
     ND_FAIL_IF(strcmp(resume, "auto") != 0 && run->position.step >= nd_run_last_step(run),
                ND_ECONFIG,
                "%s is of step %lld, and the run is to end after step %lld ([training] total_steps, "

@@ -43,6 +43,36 @@ static nd_status check_run(const nd_config *config, const char *checkpoint)
                     checkpoint, theirs, config->logging.run_dir, mine, checkpoint);
 }
 
+/* Of a run that began with a checkpoint of another directory and has none of its own yet. */
+static nd_status find_base(const char *run_dir, char path[ND_CHECKPOINT_PATH_MAX])
+{
+    nd_checkpoint c;
+    ND_TRY(nd_run_base_read(run_dir, path, ND_CHECKPOINT_PATH_MAX));
+    if (!path[0])
+        return ND_OK;
+    if (nd_checkpoint_open(path, true, &c) != ND_OK) {
+        nd_error_clear();
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "the run in %s began with %s (config.ini) and has no checkpoint of its own, "
+                       "and that one can no longer be resumed; --resume none starts a new run",
+                       run_dir, path);
+    }
+    nd_checkpoint_close(&c);
+    return ND_OK;
+}
+
+nd_status nd_resume_note_base(nd_run *run, const char *path)
+{
+    char checkpoints[ND_CHECKPOINT_PATH_MAX];
+    nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
+    free(run->restored.base);
+    run->restored.base = NULL;
+    if (lies_in(path, checkpoints))
+        return ND_OK;
+    run->restored.base = realpath(path, NULL);
+    return ND_CHECK(run->restored.base, ND_ENOMEM, "no memory for the path of a checkpoint");
+}
+
 nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
 {
     const nd_config *c = &run->config;
@@ -53,10 +83,12 @@ nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
         return check_run(c, path);
     if (!run->start.has_directory)
         ND_TRY(nd_checkpoint_search(c->logging.run_dir, NULL, elsewhere));
-    return ND_CHECK(!elsewhere[0], ND_ECHECKPOINT,
-                    "%s holds no checkpoint, but the run in %s has %s; to resume it "
-                    "give its --checkpoint-dir, to start a new run --resume none",
-                    directory, c->logging.run_dir, elsewhere);
+    if (!elsewhere[0])
+        return find_base(c->logging.run_dir, path);
+    return ND_FAIL(ND_ECHECKPOINT,
+                   "%s holds no checkpoint, but the run in %s has %s; to resume it "
+                   "give its --checkpoint-dir, to start a new run --resume none",
+                   directory, c->logging.run_dir, elsewhere);
 }
 
 nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool *aside)

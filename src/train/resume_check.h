@@ -11,9 +11,14 @@
  * of another run among this run's checkpoints. */
 nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool *aside);
 
-/* The newest complete checkpoint in the run's directory of checkpoints, "" when there is none. Rank
- * 0. Errors: ND_ECHECKPOINT, also where this run's checkpoints are elsewhere. */
+/* The newest complete checkpoint in the run's directory of checkpoints; when there is none, the one
+ * elsewhere that the run began with; else "". Rank 0. Errors: ND_ECHECKPOINT, also where this run's
+ * checkpoints are elsewhere, or the one it began with is gone. */
 nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
+
+/* Sets run->restored.base for a run that resumes the checkpoint `path`. Rank 0. Errors:
+ * ND_ENOMEM. */
+nd_status nd_resume_note_base(nd_run *run, const char *path);
 
 /* Checks that no checkpoint where this run will save its own, and remove older ones, is of another
  * run. Not for a run that sets aside what is there. Rank 0. Errors: ND_ECHECKPOINT naming both. */

@@ -38,10 +38,11 @@ typedef struct nd_run_start {
     double peak_flops;  /* of one rank's dense products, measured; 0: unknown */
 } nd_run_start;
 
-/* The checkpoint that the run resumed. Written by checkpoint/checkpoint_restore.c. */
+/* The checkpoint that the run resumed. Written by checkpoint/checkpoint_restore.c and resume.c. */
 typedef struct nd_restored {
     bool any;
     int64_t step; /* 0 without one */
+    char *base;   /* rank 0: its path if it is not among the run's own; else NULL */
 } nd_restored;
 
 /* Saving. Written by checkpoint/; the last two fields by snapshot/. */

@@ -139,6 +139,10 @@ static nd_status save_config(const nd_run *run)
     ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for the configuration's text");
     make_absolute(&config);
     nd_identity_write_comments(&run->identity, memory);
+    if (getenv("SLURM_JOB_ID"))
+        fprintf(memory, "; slurm_job = %.32s\n\n", getenv("SLURM_JOB_ID"));
+    if (run->restored.base)
+        nd_run_base_write(run->restored.base, memory);
     nd_status status = nd_config_write(&config, memory);
     fclose(memory);
     ND_IF_OK(nd_durable_write(path, text, size));
@@ -174,6 +178,8 @@ nd_status nd_run_directory_confirm(const nd_run *run)
 
 void nd_run_directory_close(nd_run *run)
 {
+    free(run->restored.base);
+    run->restored.base = NULL;
     if (run->log.file)
         fclose(run->log.file);
     run->log.file = NULL;

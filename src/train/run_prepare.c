@@ -54,7 +54,8 @@ static nd_status split_batch(nd_run *run)
     return ND_OK;
 }
 
-/* Sets the configured group_ranks and part_kib. Errors: ND_ECONFIG when it does not divide the ranks. */
+/* Sets the configured group_ranks and part_kib. Errors: ND_ECONFIG when it does not divide the
+ * ranks. */
 static nd_status set_groups(nd_run *run)
 {
     const int group = (int)run->config.dist.group_ranks;

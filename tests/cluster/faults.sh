@@ -93,9 +93,10 @@ grep -q 'back into the queue: saved' "$dir/job.log" || die 'the job did not put 
 [ "$(grep -c ' stopped on a signal' "$dir/job.log")" -ge 2 ] || die 'not saved on both signals'
 [ ! -e "$dir/memory" ] || die 'snapshots are left'
 
-say 'with mpirun'
+say 'with mpirun; --resume none is for the first start alone'
 export ND_LAUNCHER=mpirun
-submit job_mpirun.log "$checkout/launch/slurm/cpu.sbatch" --config "$3" --run-dir "${run}_mpirun"
+submit job_mpirun.log "$checkout/launch/slurm/cpu.sbatch" --config "$3" --run-dir "${run}_mpirun" \
+    --resume none
 some_steps "${run}_mpirun"
 scancel --signal=USR1 --batch "$job"
 start_again
@@ -106,4 +107,5 @@ wait_for 'the job is gone' 30 is CANCELLED
 sleep 1
 is CANCELLED || die 'a cancelled job came back'
 grep -q ' resumed ' "$dir/job_mpirun.log" || die 'not resumed under mpirun'
+[ ! -e "${run}_mpirun/previous_001" ] || die 'begun anew by the second start'
 say 'done'

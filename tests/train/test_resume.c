@@ -186,6 +186,44 @@ static void continue_after_kill(pid_t child, const char *run)
     assert_same_as_whole(run, steps);
 }
 
+/* Continues `first` in another directory and is killed in step 11, before it has saved. */
+static void fork_and_kill(const char *first, const char *run)
+{
+    char output[8192];
+    const int code =
+        nd_test_shell(output, sizeof output,
+                      "ND_FAULT=kill@report:step=11:rank=0 %s/nanochat_dist_faulty --config "
+                      "%s --checkpoint-interval 0 --run-dir %s --resume %s",
+                      ND_TEST_PROGRAMS, nd_test_here.config, run, first);
+    cr_assert_eq(code, 128 + SIGKILL, "exit %d: %s", code, output);
+}
+
+Test(resume, of_a_run_that_began_elsewhere_goes_back_there_until_it_has_saved)
+{
+    char first[128], run[128], again[128], arguments[256], moved[160], output[8192];
+    double losses[ND_TEST_STEPS_MAX];
+    snprintf(first, sizeof first, "%s/first", nd_test_here.directory);
+    snprintf(run, sizeof run, "%s/onward", nd_test_here.directory);
+    snprintf(again, sizeof again, "%s/again", nd_test_here.directory);
+    snprintf(moved, sizeof moved, "%s.moved", first);
+    nd_test_train(0, 0, nd_test_here.config, first, "--epochs 1");
+    snprintf(arguments, sizeof arguments, "--resume %s", first);
+    const int steps = train_whole(0, arguments);
+    fork_and_kill(first, run);
+    nd_test_train(0, 0, nd_test_here.config, run, "--resume auto");
+    cr_assert_eq(nd_test_metric(run, "loss", losses), steps);
+    cr_assert_eq(memcmp(losses, whole, (size_t)steps * sizeof *losses), 0);
+    cr_assert_str_eq(nd_test_state(run), whole_state);
+    fork_and_kill(first, again);
+    cr_assert_eq(rename(first, moved), 0);
+    const int code =
+        nd_test_shell(output, sizeof output, "%s --config %s --run-dir %s --resume auto", ND_BINARY,
+                      nd_test_here.config, again);
+    cr_assert_eq(code, 4, "exit %d: %s", code, output);
+    cr_assert(strstr(output, "began with") && strstr(output, "/first/checkpoints/step_00000008"),
+              "%s", output);
+}
+
 Test(resume, after_kill_9_of_a_rank_during_a_step)
 {
     char run[128];

@@ -302,7 +302,10 @@ Test(snapshots, beyond_snapshot_memory_are_off_and_the_limit_is_named)
 
 #define RUN                                                                                        \
     "R() { ND_PROGRAM=$P ND_MPIRUN_OPTIONS=--oversubscribe bash " ND_SOURCE_DIR                    \
-    "/launch/run.sh \"$@\" > out 2>&1; };"
+    "/launch/run.sh \"$@\" > out 2>&1; };"                                                         \
+    "printf '#!/bin/sh\necho run\n' > says_run; chmod +x says_run;"
+/* What a stand-in for the program begins with: it says where the run is, as the program does. */
+#define STAND_IN "#!/bin/sh\ncase \"$*\" in *--print-run-dir) echo run; exit;; esac\n"
 
 Test(run_script, starts_again_after_a_lost_rank_and_reaches_the_same_state,
      .init = nd_test_run_setup, .fini = nd_test_run_teardown)
@@ -334,7 +337,7 @@ Test(run_script, goes_by_the_exit_code_and_counts_restarts_without_progress,
      .init = nd_test_run_setup, .fini = nd_test_run_teardown)
 {
     run(RUN
-        "cat > fake <<'END'\n#!/bin/sh\ncode=$(head -n 1 codes); sed -i 1d codes\n"
+        "cat > fake <<'END'\n" STAND_IN "code=$(head -n 1 codes); sed -i 1d codes\n"
         "echo \"$@\" >> calls; exit ${code:-0}\nEND\nchmod +x fake; P=$D/fake; mkdir run;"
         "try() { printf '%s\\n' $1 > codes; : > calls; R --launch env --max-restarts 2 "
         "--run-dir run;"
@@ -358,7 +361,7 @@ Test(run_script, begins_as_it_did_until_a_step_is_done_and_counts_steps_of_its_o
      .init = nd_test_run_setup, .fini = nd_test_run_teardown)
 {
     run(RUN "mkdir run; echo '; run_id = old' > run/config.ini; echo '{\"step\": 1000}' > "
-            "run/metrics.jsonl; cat > fake <<'END'\n#!/bin/sh\n"
+            "run/metrics.jsonl; cat > fake <<'END'\n" STAND_IN
             "echo \"$@\" >> calls; n=$(wc -l < calls); [ $n -gt 1 ] || exit 137\n"
             "[ $n -gt 2 ] || { echo '; run_id = new' > run/config.ini; : > run/metrics.jsonl; }\n"
             "echo '{\"step\": '$n'}' >> run/metrics.jsonl; [ $n -ge 6 ] || exit 137\nEND\n"
@@ -369,19 +372,24 @@ Test(run_script, begins_as_it_did_until_a_step_is_done_and_counts_steps_of_its_o
             "sed -n 3p calls | grep -q -- '--resume auto'");
 }
 
-/* The stand-in for the program does a step and is lost, four times; its directory is in a
- * configuration that is found as the program finds it. */
-Test(run_script, sees_progress_in_the_directory_of_a_configuration_that_is_given_by_name,
-     .init = nd_test_run_setup, .fini = nd_test_run_teardown)
+/* The stand-in for the program does a step and is lost, four times; its directory is where the
+ * program says, whatever the spelling of the configuration. */
+Test(run_script, sees_progress_in_the_directory_that_the_program_names, .init = nd_test_run_setup,
+     .fini = nd_test_run_teardown)
 {
-    run(RUN "rm -rf far; mkdir -p build/release configs/e3 far; printf '[logging]\nrun_dir = "
-            "\"far\" ; away\n' > configs/e3/my.ini; cat > build/release/fake <<'END'\n#!/bin/sh\n"
-            "echo >> far/steps; n=$(wc -l < far/steps); echo '{\"step\": '$n'}' > "
-            "far/metrics.jsonl; [ $n -gt 4 ] || exit 5\nEND\n"
-            "chmod +x build/release/fake; P=$D/build/release/fake;"
-            "R --launch env --max-restarts 1 -- --config e3/my; code=$?; cp out log;"
-            "test $code = 0 && test $(wc -l < far/steps) = 5 || exit 1;"
-            "grep -q 'ended with 5 after step 4; starting again at once' out");
+    run(RUN
+        "cat > fake <<'END'\n#!/bin/sh\ncase \"$*\" in *--print-run-dir) exec $B \"$@\";; esac\n"
+        "echo >> \"$AT/steps\"; n=$(wc -l < \"$AT/steps\"); echo '{\"step\": '$n'}' > "
+        "\"$AT/metrics.jsonl\"; [ $n -gt 4 ] || exit 5\nEND\n"
+        "chmod +x fake; export B AT; P=$D/fake;"
+        "try() { rm -rf \"$AT\"; mkdir \"$AT\"; R --launch env --max-restarts 1 -- \"$@\"; code=$?;"
+        " cp out log; test $code = 0 && test $(wc -l < \"$AT/steps\") = 5 &&"
+        " grep -q 'ended with 5 after step 4; starting again at once' out; };"
+        "printf '[logging]\nRun_Dir = \"far;off\" ; away\n' > my.ini;"
+        "AT='far;off'; try --config my || exit 1;"
+        "AT=here; try --config my --set LOGGING.run_dir=here || exit 2;"
+        "AT='a place'; try --set=logging.run_dir=x --config my.ini --run-dir='a place' || exit 3;"
+        "R --launch env -- --config missing; test $? = 2 && grep -q missing out");
 }
 
 /* Stand-ins for mpirun, which ends with 1 after a step, and for what asks whether a host
@@ -393,7 +401,7 @@ Test(run_script, starts_again_on_the_hosts_that_are_left_when_the_launcher_fails
             "echo \"$@\" >> calls; echo '{\"step\": '$(wc -l < calls)'}' >> run/metrics.jsonl;"
             "[ ! -e lose ] || mv lose lost; [ $(wc -l < calls) -ne 1 ]\nEND\n"
             "printf '#!/bin/sh\\n[ \"$1\" = a ] || [ ! -e lost ]\\n' > bin/agent; chmod +x bin/*;"
-            "export PATH=$D/bin:$PATH ND_AGENT=$D/bin/agent P=true;"
+            "export PATH=$D/bin:$PATH ND_AGENT=$D/bin/agent P=$D/says_run;"
             "try() { : > calls; rm -f run/metrics.jsonl; echo '{\"step\": 0}' > run/metrics.jsonl;"
             " R --hosts a,b --run-dir run; code=$?; cp out log; };"
             "try; test $code = 1 && test $(wc -l < calls) = 1 || exit 1;"
@@ -409,7 +417,7 @@ Test(run_script, takes_a_spare_host_in_the_place_of_a_lost_one, .init = nd_test_
     run(RUN "mkdir -p bin run; cat > bin/mpirun <<'END'\n#!/bin/sh\n"
             "echo \"$@\" >> calls; [ -e lost ] || { touch lost; exit 205; }\nEND\n"
             "printf '#!/bin/sh\\n[ \"$1\" != b ] || [ ! -e lost ]\\n' > bin/agent; chmod +x bin/*;"
-            "export PATH=$D/bin:$PATH ND_AGENT=$D/bin/agent P=true; : > calls;"
+            "export PATH=$D/bin:$PATH ND_AGENT=$D/bin/agent P=$D/says_run; : > calls;"
             "R --hosts a:2,b:2 --spare c:2,d:2 --run-dir run || exit 1; cp out log;"
             "grep -q 'host b does not answer' out && test $(wc -l < calls) = 2 || exit 2;"
             "head -n 1 calls | grep -q -- '--host a:2,b:2 -np 4 ' || exit 3;"
@@ -427,7 +435,7 @@ Test(run_script, takes_a_host_back_as_soon_as_it_answers, .init = nd_test_run_se
         "[ $n -ne 1 ] || { touch lost; exit 205; }; [ $n -ne 2 ] || { rm lost;"
         " trap 'exit 75' USR1; while :; do sleep 0.05; done; }\nEND\n"
         "printf '#!/bin/sh\\n[ \"$1\" = a ] || [ ! -e lost ]\\n' > bin/agent; chmod +x bin/*;"
-        "export PATH=$D/bin:$PATH ND_AGENT=$D/bin/agent P=true;"
+        "export PATH=$D/bin:$PATH ND_AGENT=$D/bin/agent P=$D/says_run;"
         "R --take-back x true; test $? = 2 || exit 1;"
         "R --hosts a,b --take-back 1 --run-dir run || exit 2; cp out log;"
         "test $(wc -l < calls) = 3 && grep -q 'host b answers again' out || exit 3;"
@@ -453,7 +461,8 @@ Test(run_script, removes_what_a_lost_host_holds_when_the_run_has_ended_well_or_n
         "exit 3;"
         "grep -q ^host1 run/snapshot_hosts && ! grep -q ^host0 run/snapshot_hosts || exit 4;"
         "test -e $M/*/host1 && test ! -e $M/*/host0 || exit 5;"
-        "rm away; cp -r run copy; P=true; end copy || exit 6;"
+        "rm away; cp -r run copy; P=$D/says_copy; printf '#!/bin/sh\\necho copy\\n' > says_copy; "
+        "chmod +x says_copy; end copy || exit 6;"
         "grep -q 'copy is a copy of .*/run, so' out || exit 7; P=$F; end copy || exit 10;"
         "test -e $M/*/host1 || exit 11;"
         "end run || exit 8; grep -q 'removed the snapshots of host host1' out || exit 9;"

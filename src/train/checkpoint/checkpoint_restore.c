@@ -274,7 +274,8 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c, const nd_confi
 static nd_status restore_from(nd_run *run, const nd_checkpoint *c, const nd_config *before)
 {
     ND_TRY(restore_own(run, c, before));
-    run->restored = (nd_restored){.any = true, .step = c->step};
+    run->restored.any = true;
+    run->restored.step = c->step;
     run->position = (nd_position){.step = c->step,
                                   .tokens = c->tokens,
                                   .next_sample = c->next_sample,
