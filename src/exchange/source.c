@@ -30,6 +30,7 @@ static nd_status open_parts(nd_source *s)
     snprintf(path, sizeof path, "%s/config.ini", s->directory);
     nd_config_defaults(&s->config);
     ND_TRY(nd_config_read_file(&s->config, path));
+    nd_config_leave_machine(&s->config);
     ND_TRY(nd_config_check_model(&s->config));
     s->model = nd_model_config_without_extra_heads(nd_model_config_from(&s->config));
     ND_TRY(nd_params_create(&s->model, &s->params));

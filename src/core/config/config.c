@@ -203,6 +203,18 @@ nd_status nd_config_set(nd_config *config, const char *assignment, const char *o
     return nd_config_set_key(config, copy, dot + 1, equals + 1, origin);
 }
 
+void nd_config_leave_machine(nd_config *config)
+{
+    if (config->hardware.target == ND_TARGET_CUDA)
+        config->hardware.target = ND_TARGET_AUTO;
+    if (config->hardware.attention_backend == ND_ATTENTION_CUDNN)
+        config->hardware.attention_backend = ND_ATTENTION_AUTO;
+    config->hardware.cuda_graphs = false;
+    config->hardware.threads = 0;
+    config->hardware.cpu_isa = 0; /* auto */
+    config->dist.grad_reduction = ND_REDUCTION_OWNERS;
+}
+
 int64_t nd_config_ffn_dim(const nd_config *config)
 {
     return llround(config->model.ffn_mult * (double)config->model.hidden_dim);

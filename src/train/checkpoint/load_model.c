@@ -41,15 +41,13 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
     snprintf(path, sizeof path, "%s/config.ini", l->directory);
     nd_config_defaults(&l->config);
     ND_TRY(nd_config_read_file(&l->config, path));
+    nd_config_leave_machine(&l->config);
     if (o->precision) {
         ND_TRY(nd_config_set_key(&l->config, "hardware", "precision", o->precision, "--precision"));
         l->config.hardware.backward_precision = ND_BACKWARD_SAME;
     }
-    l->config.hardware.cpu_isa = ND_CPU_ISA_AUTO; /* it describes another machine */
     if (o->target)
         ND_TRY(nd_config_set_key(&l->config, "hardware", "target", o->target, "--target"));
-    else if (l->config.hardware.target == ND_TARGET_CUDA)
-        l->config.hardware.target = ND_TARGET_AUTO;
     if (o->threads > 0) {
         char threads[32];
         snprintf(threads, sizeof threads, "%lld", (long long)o->threads);
