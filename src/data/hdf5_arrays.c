@@ -106,10 +106,16 @@ nd_status nd_hdf5_out_create(const char *path, const char *mark, nd_hdf5_out **o
     nd_hdf5_out *o = calloc(1, sizeof *o);
     ND_FAIL_IF(!o, ND_ENOMEM, "no memory to write %s", path);
     strcpy(o->path, path);
-    snprintf(o->temporary, sizeof o->temporary, "%s%s", path, ND_TEMPORARY_SUFFIX);
+    int made;
+    if (nd_temporary_create(path, o->temporary, &made) != ND_OK) {
+        free(o);
+        return ND_EIO;
+    }
+    close(made);
     o->file = H5Fcreate(o->temporary, H5F_ACC_TRUNC, H5P_DEFAULT, nd_hdf5_access(false));
     if (o->file < 0) {
         const nd_status status = ND_FAIL(ND_EIO, "%s: cannot be written", o->temporary);
+        unlink(o->temporary);
         free(o);
         return status;
     }
