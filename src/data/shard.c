@@ -2,6 +2,7 @@
 
 #include "data/fletcher32.h"
 #include "data/hdf5_errors.h"
+#include "data/hdf5_lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -271,6 +272,7 @@ static nd_status open_file(const char *path, hid_t *file)
 
 nd_status nd_shard_open(const char *path, nd_shard *shard)
 {
+    ND_HDF5_LOCKED();
     nd_status status;
     hid_t file = H5I_INVALID_HID;
     *shard = (nd_shard){.fd = -1};
