@@ -41,12 +41,16 @@ static nd_status open_parts(nd_source *s)
 nd_status nd_source_open(const char *path, nd_source *s)
 {
     nd_log warnings = {.terminal = stderr};
+    char directory[ND_CHECKPOINT_PATH_MAX];
     memset(s, 0, sizeof *s);
-    ND_TRY(nd_checkpoint_resolve(path, &warnings, s->directory));
-    ND_TRY(nd_checkpoint_open(s->directory, true, &s->checkpoint));
-    const nd_status status = open_parts(s);
-    if (status != ND_OK)
+    nd_status status = nd_checkpoint_resolve(path, &warnings, s->directory);
+    ND_IF_OK(nd_checkpoint_open(s->directory, true, &s->checkpoint));
+    ND_IF_OK(open_parts(s));
+    if (status != ND_OK) {
+        strcpy(directory, s->directory);
         nd_source_close(s);
+        strcpy(s->directory, directory);
+    }
     return status;
 }
 

@@ -84,7 +84,8 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
     return ND_OK;
 }
 
-nd_status nd_load_model(const nd_load_options *options, nd_comm *comm, nd_loaded_model *l)
+/* The status is the same on all ranks. */
+static nd_status resolve_and_load(const nd_load_options *options, nd_comm *comm, nd_loaded_model *l)
 {
     nd_log warnings = {.terminal = comm->rank == 0 ? stderr : NULL};
     nd_checkpoint c;
@@ -92,11 +93,31 @@ nd_status nd_load_model(const nd_load_options *options, nd_comm *comm, nd_loaded
     ND_TRY(
         nd_comm_agree(comm, nd_checkpoint_resolve(options->checkpoint, &warnings, l->directory)));
     ND_TRY(nd_checkpoint_open_on_all(comm, l->directory, true, &c));
-    const nd_status status = load(options, comm, &c, l);
+    const nd_status status = nd_comm_agree(comm, load(options, comm, &c, l));
     nd_checkpoint_close(&c);
-    if (status != ND_OK)
-        nd_loaded_model_release(l);
     return status;
+}
+
+nd_status nd_load_model(const nd_load_options *options, nd_comm *comm, nd_loaded_model *l)
+{
+    char directory[ND_CHECKPOINT_PATH_MAX];
+    nd_status status = ND_OK;
+    bool gone = true;
+    for (int attempt = 0; attempt < 2 && gone; attempt++) {
+        nd_error_clear();
+        status = resolve_and_load(options, comm, l);
+        if (status == ND_OK)
+            return ND_OK;
+        strcpy(directory, l->directory);
+        nd_loaded_model_release(l);
+        gone = status != ND_EPEER && nd_checkpoint_gone(directory);
+        if (status != ND_EPEER) {
+            const nd_error before = *nd_error_get();
+            ND_TRY(comm->ops.broadcast(comm, &gone, sizeof gone, 0));
+            nd_error_set(&before);
+        }
+    }
+    return gone ? nd_checkpoint_fail_gone(directory) : status;
 }
 
 void nd_loaded_model_release(nd_loaded_model *l)
