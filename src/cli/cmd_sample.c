@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/sampler.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -82,15 +83,44 @@ static nd_status run_chat(const sample_arguments *a, nd_sampler *s)
     return status;
 }
 
-/* The file has no mark of its own: one of another size is not of this model's logits. */
+/* Whether these may be logits: numbers of an ordinary size, or minus infinity for no piece, that
+ * are not all the same. */
+static bool is_row_of_logits(const float *row, int64_t count)
+{
+    bool same = true;
+    for (int64_t i = 0; i < count; i++) {
+        const float size = fabsf(row[i]);
+        if (!(size < 1e5F || row[i] == -INFINITY) || (size > 0 && size < 1e-25F))
+            return false;
+        same &= row[i] == row[0];
+    }
+    return !same;
+}
+
+/* The file has no mark of its own: its size and its numbers tell it from others. */
+static nd_status check_logits(const char *path, int64_t vocabulary)
+{
+    const size_t bytes = (size_t)vocabulary * sizeof(float);
+    struct stat info;
+    if (stat(path, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size == 0)
+        return ND_OK;
+    bool ours = (size_t)info.st_size % bytes == 0;
+    float *row = malloc(bytes);
+    FILE *file = row ? fopen(path, "rbe") : NULL;
+    for (int64_t left = info.st_size / (int64_t)bytes; ours && left > 0; left--)
+        ours = file && fread(row, 1, bytes, file) == bytes && is_row_of_logits(row, vocabulary);
+    if (file)
+        fclose(file);
+    free(row);
+    return ND_CHECK(ours, ND_EIO,
+                    "%s: this file holds no logits of %lld tokens and is not replaced; move it "
+                    "elsewhere, or give another name",
+                    path, (long long)vocabulary);
+}
+
 static nd_status open_logits(const char *path, int64_t vocabulary, nd_out_file **file)
 {
-    struct stat info;
-    const bool present = stat(path, &info) == 0 && S_ISREG(info.st_mode);
-    ND_FAIL_IF(present && info.st_size % (vocabulary * (int64_t)sizeof(float)) != 0, ND_EIO,
-               "%s: this file holds no logits of %lld tokens and is not replaced; move it "
-               "elsewhere, or give another name",
-               path, (long long)vocabulary);
+    ND_TRY(check_logits(path, vocabulary));
     return nd_out_file_create(path, file);
 }
 
