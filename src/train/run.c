@@ -55,6 +55,12 @@ nd_loader_options nd_run_loader_options(const nd_run *run)
     };
 }
 
+size_t nd_run_loader_bytes(const nd_run *run)
+{
+    const nd_loader_options options = nd_run_loader_options(run);
+    return nd_loader_planned_bytes(&options, run->config.training.seq_length);
+}
+
 nd_status nd_run_start_loader(nd_run *run)
 {
     const nd_loader_options options = nd_run_loader_options(run);

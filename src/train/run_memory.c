@@ -134,8 +134,7 @@ static void warn_when_scarce(nd_run *run, const size_t *need)
 {
     const double gib = 1024.0 * 1024.0 * 1024.0;
     const size_t available = nd_memory_available();
-    const nd_loader_options options = nd_run_loader_options(run);
-    const size_t loader = nd_loader_planned_bytes(&options, run->config.training.seq_length);
+    const size_t loader = nd_run_loader_bytes(run);
     size_t total = loader;
     for (int i = 0; run->backend->ops.host_memory && i < ND_MEMORY_COUNT; i++)
         total += need[i];

@@ -121,20 +121,17 @@ static void describe_rounds(nd_run *run)
 
 static void describe_memory(nd_run *run)
 {
-    const double mib = 1024.0 * 1024.0;
     char memory[512] = "";
-    const nd_loader_options options = nd_run_loader_options(run);
-    const size_t loader = nd_loader_planned_bytes(&options, run->config.training.seq_length);
-    size_t used = 0, total = run->start.resident + loader;
+    size_t used = 0, loader = nd_run_loader_bytes(run), total = run->start.resident + loader;
     for (int i = 0; i < ND_MEMORY_COUNT; i++) {
         used += (size_t)snprintf(memory + used, sizeof memory - used, "%s %.1f, ",
                                  nd_memory_category_name((nd_memory_category)i),
-                                 (double)run->arenas[i].size / mib);
+                                 (double)run->arenas[i].size / 0x1p20);
         total += run->arenas[i].size;
     }
-    nd_log_line(
-        &run->log, "memory  %sloader %.1f, program %.1f; %.1f MiB on rank 0 before the first step",
-        memory, (double)loader / mib, (double)run->start.resident / mib, (double)total / mib);
+    snprintf(memory + used, sizeof memory - used, "loader %.1f, ", (double)loader / 0x1p20);
+    nd_log_line(&run->log, "memory  %sprogram %.1f; %.1f MiB on rank 0 before the first step",
+                memory, (double)run->start.resident / 0x1p20, (double)total / 0x1p20);
 }
 
 static void describe(nd_run *run)

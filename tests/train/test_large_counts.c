@@ -19,7 +19,8 @@ Test(large_counts, of_epochs_are_no_limit)
 {
     run("$T --epochs 1e15 --total-steps 5 --set data.n_samples=1e6 > log || { cat log; exit 1; }; "
         "test $(wc -l < run/metrics.jsonl) = 5 || exit 2; "
-        "$T --resume auto --epochs 9007199254740992 --total-steps 7 --set data.n_samples=1e6 > log || "
+        "$T --resume auto --epochs 9007199254740992 --total-steps 7 --set data.n_samples=1e6 > log "
+        "|| "
         "{ cat log; exit 3; }; test $(wc -l < run/metrics.jsonl) = 7");
 }
 

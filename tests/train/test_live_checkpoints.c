@@ -41,5 +41,6 @@ Test(live_checkpoints, that_are_removed_again_are_named_and_why)
         "export ND_FAULT=stop@checkpoint_read:step=3:rank=0;"
         "for c in eval 'export --type f32 --out m'; do fresh; during $c --checkpoint run;"
         " test $? = 4 && grep 'step_00000008: removed while it was read, as a run' log || "
-        "{ cat log; exit 1; }; done; ! test -e m");
+        "{ cat log; exit 1; }; done; ! test -e m; fresh;"
+        "during info --verify run; test $? = 4 && grep 'step_00000004: removed while it was' log");
 }
