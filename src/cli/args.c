@@ -65,6 +65,11 @@ static nd_status assign_value(const nd_arg *arg, const char *text)
     char *end;
     switch (arg->type) {
     case ND_ARG_TEXT:
+        ND_FAIL_IF(*text == '\0', ND_ECONFIG, "%s is empty; it needs a value: %s %s", arg->name,
+                   arg->name, arg->metavar);
+        *(const char **)arg->value = text;
+        return ND_OK;
+    case ND_ARG_TEXT_OR_EMPTY:
         *(const char **)arg->value = text;
         return ND_OK;
     case ND_ARG_INT: {

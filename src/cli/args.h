@@ -9,8 +9,9 @@
 #include <stdio.h>
 
 typedef enum nd_arg_type {
-    ND_ARG_FLAG,   /* bool * */
-    ND_ARG_TEXT,   /* const char ** */
+    ND_ARG_FLAG, /* bool * */
+    ND_ARG_TEXT, /* const char **, not empty */
+    ND_ARG_TEXT_OR_EMPTY,
     ND_ARG_INT,    /* int64_t *, 0 or more: 4096, 100M or 1.5G; K, M and G are powers of 1000 */
     ND_ARG_DOUBLE, /* double * */
     ND_ARG_APPEND  /* nd_arg_list *: may be given more than once */

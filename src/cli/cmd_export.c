@@ -30,7 +30,8 @@ static nd_status find_type(const char *format, const char *type, const char *con
     return ND_FAIL(ND_ECONFIG, "--type '%.40s': --format %s takes %s", type, format, list);
 }
 
-static nd_status export(const export_arguments *a, nd_source *s)
+/* `directory` [ND_CHECKPOINT_PATH_MAX] is then that of the checkpoint. */
+static nd_status export_once(const export_arguments *a, nd_source *s, char *directory)
 {
     static const char *const gguf_types[] = {"tq2_0", "tq1_0", "q2_0", "f16", "f32"};
     static const char *const tensor_types[] = {"bf16", "f32"};
@@ -42,7 +43,9 @@ static nd_status export(const export_arguments *a, nd_source *s)
         ND_TRY(find_type("gguf", a->type, gguf_types, 5, &type));
     else
         ND_TRY(find_type("safetensors", a->type, tensor_types, 2, &type));
-    ND_TRY(nd_source_open(a->checkpoint, s));
+    const nd_status opened = nd_source_open(a->checkpoint, s);
+    strcpy(directory, s->directory);
+    ND_TRY(opened);
     const nd_status status = gguf ? nd_export_gguf(s, (nd_gguf_export_type)type, a->out)
                                   : nd_export_safetensors(s, type == 0, a->out);
     if (status == ND_OK)
@@ -50,6 +53,18 @@ static nd_status export(const export_arguments *a, nd_source *s)
                gguf ? gguf_types[type] : tensor_types[type]);
     nd_source_close(s);
     return status;
+}
+
+static nd_status export(const export_arguments *a, nd_source *s)
+{
+    char directory[ND_CHECKPOINT_PATH_MAX] = "";
+    for (int attempt = 0; attempt < 2; attempt++) {
+        nd_error_clear();
+        const nd_status status = export_once(a, s, directory);
+        if (status == ND_OK || !nd_checkpoint_gone(directory))
+            return status;
+    }
+    return nd_checkpoint_fail_gone(directory);
 }
 
 nd_status nd_cli_export(int argc, char **argv)

@@ -25,8 +25,11 @@ static nd_status print_directory(const char *path, bool verify)
     char directory[ND_CHECKPOINT_PATH_MAX], model[PATH_MAX];
     nd_log warnings = {.terminal = stderr};
     const nd_status found = nd_checkpoint_resolve(path, &warnings, directory);
-    if (found == ND_OK)
-        return nd_checkpoint_print(directory, verify, stdout);
+    if (found == ND_OK) {
+        const nd_status status = nd_checkpoint_print(directory, verify, stdout);
+        return status != ND_OK && nd_checkpoint_gone(directory) ? nd_checkpoint_fail_gone(directory)
+                                                                : status;
+    }
     if (directory_has(path, "model.safetensors")) {
         snprintf(model, sizeof model, "%s/model.safetensors", path);
         nd_error_clear();

@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/sampler.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -82,15 +83,44 @@ static nd_status run_chat(const sample_arguments *a, nd_sampler *s)
     return status;
 }
 
-/* The file has no mark of its own: one of another size is not of this model's logits. */
+/* Whether these may be logits: numbers of an ordinary size, or minus infinity for no piece, that
+ * are not all the same. */
+static bool is_row_of_logits(const float *row, int64_t count)
+{
+    bool same = true;
+    for (int64_t i = 0; i < count; i++) {
+        const float size = fabsf(row[i]);
+        if (!(size < 1e5F || row[i] == -INFINITY) || (size > 0 && size < 1e-25F))
+            return false;
+        same &= row[i] == row[0];
+    }
+    return !same;
+}
+
+/* The file has no mark of its own: its size and its numbers tell it from others. */
+static nd_status check_logits(const char *path, int64_t vocabulary)
+{
+    const size_t bytes = (size_t)vocabulary * sizeof(float);
+    struct stat info;
+    if (stat(path, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size == 0)
+        return ND_OK;
+    bool ours = (size_t)info.st_size % bytes == 0;
+    float *row = malloc(bytes);
+    FILE *file = row ? fopen(path, "rbe") : NULL;
+    for (int64_t left = info.st_size / (int64_t)bytes; ours && left > 0; left--)
+        ours = file && fread(row, 1, bytes, file) == bytes && is_row_of_logits(row, vocabulary);
+    if (file)
+        fclose(file);
+    free(row);
+    return ND_CHECK(ours, ND_ECONFIG,
+                    "%s: this file holds no logits of %lld tokens and is not replaced; move it "
+                    "elsewhere, or give another name",
+                    path, (long long)vocabulary);
+}
+
 static nd_status open_logits(const char *path, int64_t vocabulary, nd_out_file **file)
 {
-    struct stat info;
-    const bool present = stat(path, &info) == 0 && S_ISREG(info.st_mode);
-    ND_FAIL_IF(present && info.st_size % (vocabulary * (int64_t)sizeof(float)) != 0, ND_ECONFIG,
-               "%s: this file holds no logits of %lld tokens and is not replaced; move it "
-               "elsewhere, or give another name",
-               path, (long long)vocabulary);
+    ND_TRY(check_logits(path, vocabulary));
     return nd_out_file_create(path, file);
 }
 
@@ -143,7 +173,7 @@ nd_status nd_cli_sample(int argc, char **argv)
                           .top_k = 40};
     const nd_arg args[] = {
         {"--checkpoint", ND_ARG_TEXT, &a.checkpoint, "DIR", "a checkpoint, or a run's directory"},
-        {"--prompt", ND_ARG_TEXT, &a.prompt, "TEXT", "what to continue"},
+        {"--prompt", ND_ARG_TEXT_OR_EMPTY, &a.prompt, "TEXT", "what to continue"},
         {"--max-tokens", ND_ARG_INT, &a.max_tokens, "N", "longest continuation (128)"},
         {"--temperature", ND_ARG_DOUBLE, &a.temperature, "T",
          "0 always takes the most likely token (0.8)"},
@@ -151,13 +181,13 @@ nd_status nd_cli_sample(int argc, char **argv)
         {"--seed", ND_ARG_INT, &a.seed, "S", "seed of the draws (0)"},
         {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (the run's)"},
         {"--threads", ND_ARG_INT, &a.threads, "N", "threads (all cores)"},
-        {"--stop", ND_ARG_TEXT, &a.stop, "TEXT",
+        {"--stop", ND_ARG_TEXT_OR_EMPTY, &a.stop, "TEXT",
          "stop before this text (--chat: a new line and the user's prefix)"},
         {"--chat", ND_ARG_FLAG, &a.chat, NULL,
          "hold a conversation: reply to each line of standard input; --prompt precedes it"},
-        {"--user-prefix", ND_ARG_TEXT, &a.user_prefix, "TEXT",
+        {"--user-prefix", ND_ARG_TEXT_OR_EMPTY, &a.user_prefix, "TEXT",
          "--chat: precedes your line ('User: ')"},
-        {"--reply-prefix", ND_ARG_TEXT, &a.reply_prefix, "TEXT",
+        {"--reply-prefix", ND_ARG_TEXT_OR_EMPTY, &a.reply_prefix, "TEXT",
          "--chat: precedes the reply (a new line and 'Assistant:')"},
         {"--no-activation-quant", ND_ARG_FLAG, &a.no_activation_quant, NULL,
          "leave activations unquantized"},

@@ -30,8 +30,12 @@ static nd_status open_synthetic(const nd_dataset_options *options, nd_dataset *d
     ND_TRY(nd_synthetic_open(d->synthetic, options->seed, options->vocab_size));
     d->window_count = options->n_samples;
     d->synthetic_first = strcmp(options->split, "train") == 0 ? 0 : HELD_OUT_WINDOWS;
-    d->token_count = options->n_samples * options->seq_length;
-    return ND_OK;
+    return ND_CHECK(
+        !__builtin_mul_overflow(options->n_samples, options->seq_length, &d->token_count) &&
+            options->n_samples < HELD_OUT_WINDOWS,
+        ND_ECONFIG,
+        "n_samples = %lld sequences of seq_length = %lld are more than 2^63 tokens; use fewer",
+        (long long)options->n_samples, (long long)options->seq_length);
 }
 
 static nd_status check_shard(const nd_dataset_options *options, const nd_shard *shard,

@@ -2,6 +2,7 @@
 
 #include "core/base/durable_file.h"
 #include "data/hdf5_errors.h"
+#include "data/hdf5_lock.h"
 
 #include <hdf5.h>
 #include <stdbool.h>
@@ -66,6 +67,7 @@ static nd_status read_matrix(hid_t dataset, const char *path, const char *name, 
 nd_status nd_hdf5_read_tokens(const char *path, const char *name, int32_t **values, int64_t *rows,
                               int64_t *cols)
 {
+    ND_HDF5_LOCKED();
     nd_hdf5_start();
     const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
     ND_FAIL_IF(file < 0, ND_EDATA, "%s: not an HDF5 file that can be opened", path);
@@ -83,6 +85,7 @@ nd_status nd_hdf5_read_tokens(const char *path, const char *name, int32_t **valu
 
 nd_status nd_hdf5_out_check(const char *path, const char *mark)
 {
+    ND_HDF5_LOCKED();
     struct stat info;
     nd_hdf5_start();
     ND_TRY(nd_durable_check(path, "\x89HDF\r\n\x1a\n", "an HDF5 file"));
@@ -100,16 +103,23 @@ nd_status nd_hdf5_out_check(const char *path, const char *mark)
 
 nd_status nd_hdf5_out_create(const char *path, const char *mark, nd_hdf5_out **out)
 {
+    ND_HDF5_LOCKED();
     ND_FAIL_IF(strlen(path) >= PATH_LONGEST, ND_EIO, "%.80s...: the path is too long", path);
     ND_TRY(nd_hdf5_out_check(path, mark));
     ND_TRY(nd_durable_prepare(path));
     nd_hdf5_out *o = calloc(1, sizeof *o);
     ND_FAIL_IF(!o, ND_ENOMEM, "no memory to write %s", path);
     strcpy(o->path, path);
-    snprintf(o->temporary, sizeof o->temporary, "%s%s", path, ND_TEMPORARY_SUFFIX);
+    int made;
+    if (nd_temporary_create(path, o->temporary, &made) != ND_OK) {
+        free(o);
+        return ND_EIO;
+    }
+    close(made);
     o->file = H5Fcreate(o->temporary, H5F_ACC_TRUNC, H5P_DEFAULT, nd_hdf5_access(false));
     if (o->file < 0) {
         const nd_status status = ND_FAIL(ND_EIO, "%s: cannot be written", o->temporary);
+        unlink(o->temporary);
         free(o);
         return status;
     }
@@ -119,6 +129,7 @@ nd_status nd_hdf5_out_create(const char *path, const char *mark, nd_hdf5_out **o
 
 nd_status nd_hdf5_out_write(nd_hdf5_out *o, const char *name, nd_cview values)
 {
+    ND_HDF5_LOCKED();
     const hsize_t shape[2] = {(hsize_t)values.rows, (hsize_t)values.cols};
     const hid_t space = values.rows == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(2, shape, NULL);
     const hid_t type = values.dtype == ND_F64   ? H5T_NATIVE_DOUBLE
@@ -140,6 +151,7 @@ nd_status nd_hdf5_out_write(nd_hdf5_out *o, const char *name, nd_cview values)
 
 nd_status nd_hdf5_out_close(nd_hdf5_out *o, bool keep)
 {
+    ND_HDF5_LOCKED();
     nd_status status = ND_OK;
     if (!o)
         return ND_OK;
@@ -155,6 +167,7 @@ nd_status nd_hdf5_out_close(nd_hdf5_out *o, bool keep)
 
 void nd_hdf5_version(char *text, size_t size)
 {
+    ND_HDF5_LOCKED();
     unsigned major = 0, minor = 0, release = 0;
     nd_hdf5_start(); /* before the first HDF5 call */
     H5get_libversion(&major, &minor, &release);

@@ -3,6 +3,7 @@
 #include "core/base/durable_file.h"
 #include "data/data_directory.h"
 #include "data/jsonl.h"
+#include "data/pack_present.h"
 #include "data/pack_staging.h"
 #include "data/packer.h"
 #include "data/progress.h"
@@ -34,19 +35,27 @@ static nd_status check_options(const nd_pack_options *o)
     return ND_OK;
 }
 
-/* Refuses a shard of another tokenizer; an unreadable one may be replaced. */
-static nd_status check_present_shard(const char *path, const nd_tokenizer *tokenizer)
+static nd_status check_tokenizer(const char *path, const char *packed_with,
+                                 const nd_tokenizer *tokenizer)
+{
+    return ND_CHECK(strcmp(packed_with, nd_tokenizer_sha256(tokenizer)) == 0, ND_EDATA,
+                    "%s: this shard was packed with another tokenizer (SHA-256 %.12s...; the "
+                    "one given has %.12s...); pack into another directory",
+                    path, packed_with, nd_tokenizer_sha256(tokenizer));
+}
+
+/* Refuses a shard of another tokenizer; the index knows that of a damaged one. */
+static nd_status check_present_shard(const char *path, const nd_pack_present *present,
+                                     const nd_tokenizer *tokenizer)
 {
     nd_shard shard;
     if (nd_shard_open(path, &shard) != ND_OK) {
         nd_error_clear();
-        return ND_OK;
+        return present->index.count == 0
+                   ? ND_OK
+                   : check_tokenizer(path, present->index.tokenizer_sha256, tokenizer);
     }
-    nd_status status =
-        ND_CHECK(strcmp(shard.tokenizer_sha256, nd_tokenizer_sha256(tokenizer)) == 0, ND_EDATA,
-                 "%s: this shard was packed with another tokenizer (SHA-256 %.12s...; the "
-                 "one given has %.12s...); pack into another directory",
-                 path, shard.tokenizer_sha256, nd_tokenizer_sha256(tokenizer));
+    const nd_status status = check_tokenizer(path, shard.tokenizer_sha256, tokenizer);
     nd_shard_close(&shard);
     return status;
 }
@@ -54,6 +63,7 @@ static nd_status check_present_shard(const char *path, const nd_tokenizer *token
 typedef struct present_files {
     const nd_pack_options *options;
     const nd_tokenizer *tokenizer;
+    nd_pack_present present;
     bool shards, index;
 } present_files;
 
@@ -67,11 +77,12 @@ static nd_status check_present_file(void *context, const char *name)
         return ND_OK;
     p->shards = true;
     ND_TRY(nd_data_path(o->out, "", name, path));
-    ND_TRY(check_present_shard(path, p->tokenizer));
+    ND_TRY(check_present_shard(path, &p->present, p->tokenizer));
     ND_FAIL_IF(!o->overwrite, ND_ECONFIG,
                "%s: this directory already holds shards; give --overwrite to replace them, or "
                "another directory",
                o->out);
+    ND_TRY(nd_pack_present_may_go(&p->present, name));
     return ND_CHECK(
         nd_pack_staging_owns(name), ND_ECONFIG,
         "%s: pack gives shards other names and does not remove this file; move it elsewhere, "
@@ -98,14 +109,19 @@ static nd_status check_present_model(const nd_pack_options *o, const nd_tokenize
 static nd_status check_directory(const nd_pack_options *o, const nd_tokenizer *tokenizer)
 {
     char path[PATH_MAX];
-    present_files present = {.options = o, .tokenizer = tokenizer};
-    ND_TRY(nd_data_directory_list(o->out, check_present_file, &present));
-    ND_TRY(nd_data_path(o->out, "", ND_SHARD_INDEX_NAME, path));
-    ND_FAIL_IF(present.index && !present.shards, ND_ECONFIG,
-               "%s: the index of a data set goes here, and this file has no shards beside it; move "
-               "it elsewhere, or give another directory",
-               path);
-    return check_present_model(o, tokenizer);
+    nd_status status;
+    present_files files = {.options = o, .tokenizer = tokenizer};
+    ND_TRY_GOTO(nd_pack_present_open(o->out, &files.present), done);
+    ND_TRY_GOTO(nd_data_directory_list(o->out, check_present_file, &files), done);
+    ND_TRY_GOTO(nd_data_path(o->out, "", ND_SHARD_INDEX_NAME, path), done);
+    ND_FAIL_GOTO(files.index && !files.shards, done, ND_ECONFIG,
+                 "%s: the index of a data set goes here, and this file has no shards beside it; "
+                 "move it elsewhere, or give another directory",
+                 path);
+    status = check_present_model(o, tokenizer);
+done:
+    nd_pack_present_close(&files.present);
+    return status;
 }
 
 static void show_progress(packing *p, const nd_text_reader *reader)

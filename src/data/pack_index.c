@@ -2,6 +2,7 @@
 #include "core/base/durable_file.h"
 #include "data/data_directory.h"
 #include "data/pack.h"
+#include "data/pack_present.h"
 #include "data/pack_staging.h"
 #include "data/shard_info.h"
 
@@ -51,6 +52,8 @@ static nd_status write_index(const char *out, size_t *shards)
     indexing x = {.out = out};
     char path[PATH_MAX];
     nd_status status;
+    nd_pack_present present;
+    ND_TRY_GOTO(nd_pack_present_open(out, &present), done);
     ND_TRY_GOTO(nd_data_path(out, "", ND_SHARD_INDEX_NAME, path), done);
     ND_TRY_GOTO(nd_data_directory_list(out, add_shard, &x), done);
     ND_FAIL_GOTO(x.index.count == 0, done, ND_EDATA,
@@ -59,6 +62,7 @@ static nd_status write_index(const char *out, size_t *shards)
     ND_TRY_GOTO(nd_shard_index_write(&x.index, path), done);
     *shards = x.index.count;
 done:
+    nd_pack_present_close(&present);
     nd_shard_index_free(&x.index);
     return status;
 }

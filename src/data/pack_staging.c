@@ -3,6 +3,7 @@
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "data/data_directory.h"
+#include "data/pack_present.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -115,6 +116,7 @@ static nd_status move_to_output(const nd_pack_staging *s, const char *name)
 typedef struct replacing {
     const nd_pack_staging *staging;
     const nd_shard_index *index;
+    nd_pack_present present; /* in OUT */
 } replacing;
 
 static nd_status remove_replaced(void *context, const char *name)
@@ -125,17 +127,20 @@ static nd_status remove_replaced(void *context, const char *name)
     for (size_t i = 0; i < r->index->count; i++)
         if (strcmp(r->index->shards[i].name, name) == 0)
             return ND_OK;
+    if (nd_shard_name_matches(name, ""))
+        ND_TRY(nd_pack_present_may_go(&r->present, name));
     return remove_file(r->staging->out, name);
 }
 
-static nd_status publish(nd_pack_staging *s, const nd_shard_index *index)
+static nd_status publish(nd_pack_staging *s, const nd_shard_index *index, const replacing *r)
 {
-    const replacing r = {s, index};
+    for (size_t i = 0; i < index->count; i++)
+        ND_TRY(nd_pack_present_may_go(&r->present, index->shards[i].name));
     for (size_t i = 0; i < index->count; i++)
         ND_TRY(move_to_output(s, index->shards[i].name));
     ND_TRY(move_to_output(s, "tokenizer.model"));
     ND_TRY(nd_path_sync(s->out));
-    ND_TRY(nd_data_directory_list(s->out, remove_replaced, (void *)&r));
+    ND_TRY(nd_data_directory_list(s->out, remove_replaced, (void *)r));
     ND_TRY(move_to_output(s, ND_SHARD_INDEX_NAME));
     return nd_path_sync(s->out);
 }
@@ -150,7 +155,10 @@ nd_status nd_pack_staging_publish(nd_pack_staging *staging)
     ND_TRY(nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, path));
     ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EIO, &text, &size));
     nd_status status = nd_shard_index_parse(text, size, path, &index);
-    ND_IF_OK(publish(staging, &index));
+    replacing r = {.staging = staging, .index = &index};
+    ND_IF_OK(nd_pack_present_open(staging->out, &r.present));
+    ND_IF_OK(publish(staging, &index, &r));
+    nd_pack_present_close(&r.present);
     nd_shard_index_free(&index);
     free(text);
     return status;

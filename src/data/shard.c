@@ -2,6 +2,7 @@
 
 #include "data/fletcher32.h"
 #include "data/hdf5_errors.h"
+#include "data/hdf5_lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +14,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ_TOKENS = 4096 }; /* tokens copied through the stack at once */
+enum {
+    READ_TOKENS = 4096, /* copied through the stack at once */
+    ATTRIBUTE_BYTES_MAX = 1024
+};
 
 /* A system error says nothing about the shard; any other means that it is damaged. */
 static nd_status damaged(const char *path, const char *part)
@@ -40,35 +44,50 @@ static nd_status read_integer(hid_t file, const char *path, const char *name, in
     return status;
 }
 
+static nd_status copy_string(const char *path, const char *name, const char *text, char *value,
+                             size_t size)
+{
+    ND_FAIL_IF(strlen(text) >= size, ND_EDATA,
+               "%s: attribute %s is '%.80s', %zu characters; expected at most %zu", path, name,
+               text, strlen(text), size - 1);
+    strcpy(value, text);
+    return ND_OK;
+}
+
 /* Fixed-length or variable-length strings, as C and h5py write them. */
+static nd_status read_text(hid_t attribute, hid_t type, const char *path, const char *name,
+                           char *value, size_t size)
+{
+    char fixed[ATTRIBUTE_BYTES_MAX + 1] = "", *text = NULL;
+    const hid_t memory = H5Tcopy(H5T_C_S1);
+    const bool variable = H5Tis_variable_str(type) > 0;
+    nd_status status = ND_OK;
+    H5Tset_size(memory, variable ? H5T_VARIABLE : sizeof fixed);
+    H5Tset_cset(memory, H5Tget_cset(type));
+    if (!variable && H5Tget_size(type) > ATTRIBUTE_BYTES_MAX)
+        status = ND_FAIL(ND_EDATA, "%s: attribute %s has %zu characters; expected at most %zu",
+                         path, name, H5Tget_size(type), size - 1);
+    else if (H5Aread(attribute, memory, variable ? (void *)&text : fixed) < 0 ||
+             (variable && !text))
+        status = damaged(path, name);
+    else
+        status = copy_string(path, name, variable ? text : fixed, value, size);
+    H5free_memory(text);
+    H5Tclose(memory);
+    return status;
+}
+
 static nd_status read_string(hid_t file, const char *path, const char *name, char *value,
                              size_t size)
 {
     ND_FAIL_IF(H5Aexists(file, name) <= 0, ND_EDATA,
                "%s: attribute %s is missing; this HDF5 file is not a shard", path, name);
-    nd_status status = ND_OK;
     const hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
     const hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
-    const hid_t memory = H5Tcopy(H5T_C_S1);
-    memset(value, 0, size);
-    if (H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1) {
-        status = ND_FAIL(ND_EDATA, "%s: attribute %s is not one string", path, name);
-    } else if (H5Tis_variable_str(type) > 0) {
-        char *text = NULL;
-        H5Tset_size(memory, H5T_VARIABLE);
-        H5Tset_cset(memory, H5Tget_cset(type));
-        if (H5Aread(attribute, memory, &text) < 0 || !text)
-            status = damaged(path, name);
-        else
-            strncpy(value, text, size - 1);
-        H5free_memory(text);
-    } else {
-        H5Tset_size(memory, size);
-        H5Tset_cset(memory, H5Tget_cset(type));
-        if (H5Aread(attribute, memory, value) < 0)
-            status = damaged(path, name);
-    }
-    H5Tclose(memory);
+    const nd_status status =
+        H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1
+            ? ND_FAIL(ND_EDATA, "%s: attribute %s is not one string", path, name)
+            : read_text(attribute, type, path, name, value, size);
     H5Sclose(space);
     H5Tclose(type);
     H5Aclose(attribute);
@@ -271,6 +290,7 @@ static nd_status open_file(const char *path, hid_t *file)
 
 nd_status nd_shard_open(const char *path, nd_shard *shard)
 {
+    ND_HDF5_LOCKED();
     nd_status status;
     hid_t file = H5I_INVALID_HID;
     *shard = (nd_shard){.fd = -1};

@@ -1,6 +1,7 @@
 #include "data/shard_info.h"
 
 #include "data/hdf5_errors.h"
+#include "data/hdf5_lock.h"
 #include "data/shard.h"
 
 #include <hdf5.h>
@@ -79,6 +80,7 @@ static nd_status verify_offsets(const nd_shard *shard, hid_t dataset)
 
 static nd_status verify_documents(const nd_shard *shard)
 {
+    ND_HDF5_LOCKED();
     nd_hdf5_start();
     const hid_t file = H5Fopen(shard->path, H5F_ACC_RDONLY, nd_hdf5_access(false));
     ND_FAIL_IF(file < 0, ND_EDATA, "%s: cannot open this file again: %s", shard->path,

@@ -2,6 +2,7 @@
 
 #include "core/base/durable_file.h"
 #include "data/hdf5_errors.h"
+#include "data/hdf5_lock.h"
 #include "data/shard.h"
 
 #include <hdf5.h>
@@ -87,6 +88,7 @@ static nd_status add_offset(nd_shard_writer *w, int64_t offset)
 nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char *tokenizer_sha256,
                                const char *split, nd_shard_writer **writer)
 {
+    ND_HDF5_LOCKED();
     nd_status status;
     *writer = NULL;
     nd_hdf5_start();
@@ -126,6 +128,7 @@ failed:
 
 nd_status nd_shard_writer_add(nd_shard_writer *writer, const int32_t *ids, size_t count)
 {
+    ND_HDF5_LOCKED();
     column *c = &writer->tokens;
     while (count > 0) {
         const size_t capacity = c->chunk - c->held, part = count < capacity ? count : capacity;
@@ -147,6 +150,7 @@ nd_status nd_shard_writer_add(nd_shard_writer *writer, const int32_t *ids, size_
 
 nd_status nd_shard_writer_end_document(nd_shard_writer *writer, int64_t bytes)
 {
+    ND_HDF5_LOCKED();
     writer->n_bytes += bytes;
     return add_offset(writer, nd_shard_writer_tokens(writer));
 }
@@ -209,6 +213,7 @@ static nd_status close_handles(nd_shard_writer *w)
 
 nd_status nd_shard_writer_finish(nd_shard_writer *writer)
 {
+    ND_HDF5_LOCKED();
     nd_status status = write_remainder(writer);
     const nd_status closed = close_handles(writer);
     ND_IF_OK(closed);
@@ -219,6 +224,7 @@ nd_status nd_shard_writer_finish(nd_shard_writer *writer)
 
 void nd_shard_writer_discard(nd_shard_writer *writer)
 {
+    ND_HDF5_LOCKED();
     if (!writer)
         return;
     close_handles(writer);

@@ -107,7 +107,7 @@ static nd_status write_model(const nd_source *s, bool bf16, const char *path,
 /* Takes ownership of `text`. */
 static nd_status write_text(const char *directory, const char *name, char *text)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX + 32];
     snprintf(path, sizeof path, "%s/%s", directory, name);
     const nd_status status = nd_file_write_synced(path, text, strlen(text));
     free(text);
@@ -118,7 +118,7 @@ static nd_status write_text(const char *directory, const char *name, char *text)
  * separator first. */
 static nd_status write_tokenizer(const nd_source *s, const char *directory)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX + 32];
     const nd_model_file *v = &s->vocabulary;
     snprintf(path, sizeof path, "%s/tokenizer.model", directory);
     ND_TRY(nd_file_write_synced(path, s->tokenizer, s->tokenizer_bytes));
@@ -142,7 +142,7 @@ static nd_status write_tokenizer(const nd_source *s, const char *directory)
 
 static nd_status write_files(const nd_source *s, bool bf16, const char *directory)
 {
-    char path[PATH_MAX], *text = NULL;
+    char path[PATH_MAX + 32], *text = NULL;
     const int mark = s->has_tokenizer ? s->vocabulary.eos : -1;
     nd_safetensors_writer *w = NULL;
     snprintf(path, sizeof path, "%s/model.safetensors", directory);
@@ -175,20 +175,20 @@ static nd_status check_empty(const char *path)
 
 nd_status nd_export_safetensors(const nd_source *s, bool bf16, const char *path)
 {
-    char temporary[PATH_MAX - 64];
+    char final[PATH_MAX], temporary[PATH_MAX];
     nd_status status = ND_OK;
     size_t bytes = strlen(path);
     while (bytes > 1 && path[bytes - 1] == '/')
         bytes--;
-    if ((size_t)snprintf(temporary, sizeof temporary, "%.*s%s", (int)bytes, path,
-                         ND_TEMPORARY_SUFFIX) >= sizeof temporary)
+    if ((size_t)snprintf(final, sizeof final, "%.*s", (int)bytes, path) >= sizeof final - 96)
         return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
     ND_TRY(check_empty(path));
-    ND_TRY(nd_directory_remove(temporary));
-    ND_TRY(nd_directory_create(temporary));
+    ND_TRY(nd_durable_prepare(final));
+    ND_TRY(nd_temporary_create(final, temporary, NULL));
     ND_TRY_GOTO(write_files(s, bf16, temporary), failed);
+    ND_TRY_GOTO(check_empty(path), failed); /* another export may have ended here */
     rmdir(path); /* an empty one; where it cannot be removed the next line fails */
-    ND_TRY_GOTO(nd_durable_rename(temporary, path), failed);
+    ND_TRY_GOTO(nd_durable_rename(temporary, final), failed);
     return ND_OK;
 failed:
     nd_directory_remove(temporary);

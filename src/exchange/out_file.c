@@ -10,11 +10,14 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { BUFFER_BYTES = 1 << 20 };
+
 struct nd_out_file {
-    FILE *file;
+    int file;           /* -1: closed */
     EVP_MD_CTX *digest; /* NULL before nd_out_file_start_digest */
     int64_t written;
-    char path[PATH_MAX], temporary[PATH_MAX];
+    size_t buffered; /* bytes of `buffer` that are not in the file yet */
+    char path[PATH_MAX], temporary[PATH_MAX], buffer[BUFFER_BYTES];
 };
 
 nd_status nd_out_file_create(const char *path, nd_out_file **out)
@@ -22,27 +25,39 @@ nd_status nd_out_file_create(const char *path, nd_out_file **out)
     *out = NULL;
     ND_TRY(nd_durable_check(path, NULL, NULL));
     ND_TRY(nd_durable_prepare(path));
-    nd_out_file *f = calloc(1, sizeof *f);
+    ND_FAIL_IF(strlen(path) >= PATH_MAX, ND_EIO, "%.80s...: the path is too long", path);
+    nd_out_file *f = malloc(sizeof *f);
     ND_FAIL_IF(!f, ND_ENOMEM, "no memory to write %s", path);
-    if (snprintf(f->temporary, PATH_MAX, "%s%s", path, ND_TEMPORARY_SUFFIX) >= PATH_MAX) {
-        free(f);
-        return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
-    }
+    f->digest = NULL;
+    f->written = 0;
+    f->buffered = 0;
     strcpy(f->path, path);
-    f->file = fopen(f->temporary, "wbe");
-    if (!f->file) {
-        const int reason = errno;
+    if (nd_temporary_create(path, f->temporary, &f->file) != ND_OK) {
         free(f);
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(reason));
+        return ND_EIO;
     }
     *out = f;
     return ND_OK;
 }
 
+static nd_status flush(nd_out_file *f)
+{
+    const size_t bytes = f->buffered;
+    f->buffered = 0;
+    return nd_file_write(f->file, f->path, f->buffer, bytes);
+}
+
 nd_status nd_out_file_write(nd_out_file *f, const void *bytes, size_t size)
 {
-    ND_FAIL_IF(size > 0 && fwrite(bytes, 1, size, f->file) != size, ND_EIO, "cannot write %s: %s",
-               f->path, strerror(errno));
+    const char *from = bytes;
+    for (size_t left = size; left > 0;) {
+        const size_t room = BUFFER_BYTES - f->buffered, part = left < room ? left : room;
+        memcpy(f->buffer + f->buffered, from + size - left, part);
+        f->buffered += part;
+        left -= part;
+        if (f->buffered == BUFFER_BYTES)
+            ND_TRY(flush(f));
+    }
     ND_FAIL_IF(f->digest && EVP_DigestUpdate(f->digest, bytes, size) != 1, ND_EINTERNAL,
                "%s: SHA-256 failed in libcrypto", f->path);
     f->written += (int64_t)size;
@@ -79,17 +94,18 @@ static nd_status write_digest(nd_out_file *f, int64_t offset)
                "%s: SHA-256 failed in libcrypto", f->path);
     for (int i = 0; i < 32; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-    ND_FAIL_IF(fseeko(f->file, offset, SEEK_SET) != 0 || fwrite(hex, 1, 64, f->file) != 64, ND_EIO,
-               "cannot write %s: %s", f->path, strerror(errno));
-    return ND_OK;
+    ND_FAIL_IF(lseek(f->file, offset, SEEK_SET) < 0, ND_EIO, "cannot write %s: %s", f->path,
+               strerror(errno));
+    return nd_file_write(f->file, f->path, hex, 64);
 }
 
 nd_status nd_out_file_finish(nd_out_file *f, int64_t digest_offset)
 {
-    nd_status status = write_digest(f, digest_offset);
-    FILE *file = f->file;
-    f->file = NULL;
-    if (fclose(file) != 0 && status == ND_OK)
+    nd_status status = flush(f);
+    ND_IF_OK(write_digest(f, digest_offset));
+    const int file = f->file;
+    f->file = -1;
+    if (close(file) != 0 && status == ND_OK)
         status = ND_FAIL(ND_EIO, "cannot write %s: %s", f->path, strerror(errno));
     ND_IF_OK(nd_durable_rename(f->temporary, f->path));
     nd_out_file_discard(f);
@@ -100,8 +116,8 @@ void nd_out_file_discard(nd_out_file *f)
 {
     if (!f)
         return;
-    if (f->file)
-        fclose(f->file);
+    if (f->file >= 0)
+        close(f->file);
     unlink(f->temporary);
     EVP_MD_CTX_free(f->digest);
     free(f);

@@ -8,7 +8,8 @@
 
 typedef struct nd_out_file nd_out_file;
 
-/* Creates PATH.tmp; the caller finishes or discards it. Errors, also below: ND_EIO naming it. */
+/* Creates a temporary file beside PATH; the caller finishes or discards it. Errors, also below:
+ * ND_EIO naming it. */
 nd_status nd_out_file_create(const char *path, nd_out_file **file);
 
 nd_status nd_out_file_write(nd_out_file *file, const void *bytes, size_t size);

@@ -30,6 +30,7 @@ static nd_status open_parts(nd_source *s)
     snprintf(path, sizeof path, "%s/config.ini", s->directory);
     nd_config_defaults(&s->config);
     ND_TRY(nd_config_read_file(&s->config, path));
+    nd_config_leave_machine(&s->config);
     ND_TRY(nd_config_check_model(&s->config));
     s->model = nd_model_config_without_extra_heads(nd_model_config_from(&s->config));
     ND_TRY(nd_params_create(&s->model, &s->params));
@@ -40,12 +41,16 @@ static nd_status open_parts(nd_source *s)
 nd_status nd_source_open(const char *path, nd_source *s)
 {
     nd_log warnings = {.terminal = stderr};
+    char directory[ND_CHECKPOINT_PATH_MAX];
     memset(s, 0, sizeof *s);
-    ND_TRY(nd_checkpoint_resolve(path, &warnings, s->directory));
-    ND_TRY(nd_checkpoint_open(s->directory, true, &s->checkpoint));
-    const nd_status status = open_parts(s);
-    if (status != ND_OK)
+    nd_status status = nd_checkpoint_resolve(path, &warnings, s->directory);
+    ND_IF_OK(nd_checkpoint_open(s->directory, true, &s->checkpoint));
+    ND_IF_OK(open_parts(s));
+    if (status != ND_OK) {
+        strcpy(directory, s->directory);
         nd_source_close(s);
+        strcpy(s->directory, directory);
+    }
     return status;
 }
 

@@ -31,7 +31,8 @@ typedef struct nd_source_tensor {
 } nd_source_tensor;
 
 /* Opens a checkpoint, or a run's latest one, and checks every file. The caller closes it, unless
- * it failed. Errors: ND_ECHECKPOINT, ND_ENOMEM. */
+ * it failed; `directory` then says which it was, if it was found. Errors: ND_ECHECKPOINT,
+ * ND_ENOMEM. */
 nd_status nd_source_open(const char *path, nd_source *source);
 void nd_source_close(nd_source *source);
 

@@ -65,17 +65,17 @@ static void describe_rounds(nd_run *run)
 
 static void describe_memory(nd_run *run)
 {
-    const double mib = 1024.0 * 1024.0;
     char memory[512] = "";
-    size_t used = 0, total = run->start.resident;
+    size_t used = 0, loader = nd_run_loader_bytes(run), total = run->start.resident + loader;
     for (int i = 0; i < ND_MEMORY_COUNT; i++) {
         used += (size_t)snprintf(memory + used, sizeof memory - used, "%s %.1f, ",
                                  nd_memory_category_name((nd_memory_category)i),
-                                 (double)run->arenas[i].size / mib);
+                                 (double)run->arenas[i].size / 0x1p20);
         total += run->arenas[i].size;
     }
+    snprintf(memory + used, sizeof memory - used, "loader %.1f, ", (double)loader / 0x1p20);
     nd_log_line(&run->log, "memory  %sprogram %.1f; %.1f MiB on rank 0 before the first step",
-                memory, (double)run->start.resident / mib, (double)total / mib);
+                memory, (double)run->start.resident / 0x1p20, (double)total / 0x1p20);
 }
 
 void nd_describe_run(nd_run *run)

@@ -55,6 +55,12 @@ nd_loader_options nd_run_loader_options(const nd_run *run)
     };
 }
 
+size_t nd_run_loader_bytes(const nd_run *run)
+{
+    const nd_loader_options options = nd_run_loader_options(run);
+    return nd_loader_planned_bytes(&options, run->config.training.seq_length);
+}
+
 nd_status nd_run_start_loader(nd_run *run)
 {
     const nd_loader_options options = nd_run_loader_options(run);
@@ -68,10 +74,13 @@ int64_t nd_run_last_step(const nd_run *run)
     const nd_config *c = &run->config;
     if (c->data.epochs == 0)
         return c->training.total_steps;
-    const int64_t end =
-        run->position.data_start + nd_dataset_window_count(run->data.train) * c->data.epochs;
+    const int64_t batch = c->training.batch_size;
+    int64_t end;
+    if (__builtin_mul_overflow(nd_dataset_window_count(run->data.train), c->data.epochs, &end) ||
+        __builtin_add_overflow(end, run->position.data_start, &end))
+        return c->training.total_steps;
     const int64_t left = end > run->position.next_sample ? end - run->position.next_sample : 0;
-    const int64_t last =
-        run->position.step + (left + c->training.batch_size - 1) / c->training.batch_size;
-    return last < c->training.total_steps ? last : c->training.total_steps;
+    const int64_t steps = left / batch + (left % batch > 0);
+    return steps < c->training.total_steps - run->position.step ? run->position.step + steps
+                                                                : c->training.total_steps;
 }

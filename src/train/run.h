@@ -124,6 +124,9 @@ nd_row_span nd_run_owned_rows(const nd_run *run, int64_t index);
 /* Options of the run's loader. */
 nd_loader_options nd_run_loader_options(const nd_run *run);
 
+/* Bytes of the batches that it will hold. */
+size_t nd_run_loader_bytes(const nd_run *run);
+
 /* Starts the loader at the run's position, after closing a running one. */
 nd_status nd_run_start_loader(nd_run *run);
 

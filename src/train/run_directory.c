@@ -5,6 +5,7 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/run_lock.h"
 #include "train/set_aside.h"
+#include "train/tensorboard.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,12 +39,56 @@ static nd_status make_usable(const char *path)
                     strerror(errno));
 }
 
+/* Other programs begin their lines with times, too; a start's second line names this one. */
+static nd_status check_log(const char *run_dir)
+{
+    char path[ND_CHECKPOINT_PATH_MAX], begin[1 << 14];
+    ND_TRY(nd_checkpoint_join(path, run_dir, "training.log"));
+    ND_TRY(nd_durable_check(path, "20", "a log with times"));
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return ND_CHECK(errno == ENOENT, ND_EIO, "%s: cannot read this file: %s", path,
+                        strerror(errno));
+    const size_t size = fread(begin, 1, sizeof begin - 1, file);
+    begin[size] = '\0';
+    fclose(file);
+    return ND_CHECK(
+        size == 0 || strstr(begin, " program nanochat_dist "), ND_ECONFIG,
+        "%s: this file is not a log of this program and is not replaced by one; move it "
+        "elsewhere, or give another --run-dir",
+        path);
+}
+
+static nd_status check_events(const char *run_dir)
+{
+    char path[ND_CHECKPOINT_PATH_MAX];
+    bool exists, directory;
+    nd_names names;
+    nd_status status = ND_OK;
+    ND_TRY(nd_checkpoint_join(path, run_dir, "tensorboard"));
+    ND_TRY(nd_path_exists(path, &exists));
+    ND_TRY(nd_path_is_directory(path, &directory));
+    ND_FAIL_IF(exists && !directory, ND_ECONFIG,
+               "%s: the directory of event files goes here; move this file elsewhere, or give "
+               "another --run-dir",
+               path);
+    ND_TRY(nd_directory_names(path, &names));
+    for (int i = 0; status == ND_OK && i < names.count; i++)
+        status = ND_CHECK(strncmp(names.list[i], ND_EVENTS_PREFIX, strlen(ND_EVENTS_PREFIX)) == 0,
+                          ND_ECONFIG,
+                          "%s/%s: event files go here, and this is not one; move it elsewhere, or "
+                          "give another --run-dir",
+                          path, names.list[i]);
+    nd_names_free(&names);
+    return status;
+}
+
 /* Files that the run's replace, or that are set aside, must be the program's own: config.ini says
  * so of all; without it each has to look like one. */
 static nd_status check_own(const char *run_dir)
 {
     static const char *const own[][3] = {{"metrics.jsonl", "{\"step\":", "a file of metrics"},
-                                         {"training.log", "20", "a log with times"}};
+                                         {"snapshot_hosts", "of ", "a list of hosts"}};
     char id[ND_RUN_ID_SIZE], path[ND_CHECKPOINT_PATH_MAX];
     bool foreign;
     ND_TRY(nd_run_id_read(run_dir, id, &foreign));
@@ -56,7 +101,9 @@ static nd_status check_own(const char *run_dir)
         ND_TRY(nd_checkpoint_join(path, run_dir, own[i][0]));
         ND_TRY(nd_durable_check(path, own[i][1], own[i][2]));
     }
-    return ND_OK;
+    if (!id[0])
+        ND_TRY(check_log(run_dir));
+    return id[0] ? ND_OK : check_events(run_dir);
 }
 
 nd_status nd_run_directory_check(nd_run *run)

@@ -134,15 +134,18 @@ static void warn_when_scarce(nd_run *run, const size_t *need)
 {
     const double gib = 1024.0 * 1024.0 * 1024.0;
     const size_t available = nd_memory_available();
-    size_t total = 0;
-    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+    const size_t loader = nd_run_loader_bytes(run);
+    size_t total = loader;
+    for (int i = 0; run->backend->ops.host_memory && i < ND_MEMORY_COUNT; i++)
         total += need[i];
-    if (run->backend->ops.host_memory && total * (size_t)run->comm->local_size > available)
+    if (total > available / (size_t)run->comm->local_size)
         nd_log_line(&run->log,
                     "warning: this machine has %.1f GiB left and its %d rank%s will take %.1f GiB "
-                    "each: the kernel may kill them; `plan --device-memory` says what helps",
+                    "each: the kernel may kill them; `plan --device-memory` says what helps%s",
                     (double)available / gib, run->comm->local_size,
-                    run->comm->local_size == 1 ? "" : "s", (double)total / gib);
+                    run->comm->local_size == 1 ? "" : "s", (double)total / gib,
+                    loader > total / 2 ? "; most are read ahead: lower training.prefetch_batches"
+                                       : "");
 }
 
 nd_status nd_run_memory_reserve(nd_run *run)

@@ -15,8 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PREFIX "events.out.tfevents."
-
 #define WRITER "nanochat_dist"
 
 #define TIME_MAX 9999999998LL /* ten digits, also when incremented */
@@ -57,7 +55,7 @@ static nd_status write_event(nd_tensorboard *t, const Nd__Event *event)
 
 static int is_event_file(const struct dirent *entry)
 {
-    return strncmp(entry->d_name, PREFIX, strlen(PREFIX)) == 0;
+    return strncmp(entry->d_name, ND_EVENTS_PREFIX, strlen(ND_EVENTS_PREFIX)) == 0;
 }
 
 /* The next event of a file, with its end in *end; NULL at the end of the file or an incomplete
@@ -112,7 +110,7 @@ static nd_status continue_files(const char *directory, int64_t last_step, long l
     ND_FAIL_IF(count < 0, ND_EIO, "cannot list %s: %s", directory, strerror(errno));
     for (int i = 0; i < count; i++) {
         char path[PATH_MAX];
-        const long long seconds = atoll(entries[i]->d_name + strlen(PREFIX));
+        const long long seconds = atoll(entries[i]->d_name + strlen(ND_EVENTS_PREFIX));
         if (seconds <= TIME_MAX) /* named as by create_file */
             *latest = seconds > *latest ? seconds : *latest;
         if (snprintf(path, sizeof path, "%s/%s", directory, entries[i]->d_name) < (int)sizeof path)
@@ -132,8 +130,8 @@ static nd_status create_file(nd_tensorboard *t, const char *directory, long long
     if (seconds <= latest)
         seconds = latest + 1;
     do
-        snprintf(t->path, sizeof t->path, "%s/" PREFIX "%010lld.%s.%ld.0", directory, seconds, host,
-                 (long)getpid());
+        snprintf(t->path, sizeof t->path, "%s/" ND_EVENTS_PREFIX "%010lld.%s.%ld.0", directory,
+                 seconds, host, (long)getpid());
     while ((t->file = open(t->path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666)) <
                0 &&
            errno == EEXIST && ++seconds);

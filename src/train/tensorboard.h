@@ -6,6 +6,9 @@
 
 #include <stdint.h>
 
+/* How the names of event files begin. */
+#define ND_EVENTS_PREFIX "events.out.tfevents."
+
 typedef struct nd_tensorboard nd_tensorboard;
 
 typedef struct nd_scalar {

@@ -66,8 +66,9 @@ static const bad_input bad_models[] = {
      {"/no", "not a directory"}},
     {"exported models",
      "a full disk",
-     "ln -s /dev/full $W/m.gguf.tmp",
-     "$B export --checkpoint $D/run --type f32 --out $W/m.gguf",
+     "",
+     "ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=$IO ND_IO_FAULT=enospc:3:$W $B export "
+     "--checkpoint $D/run --type f32 --out $W/m.gguf",
      1,
      {"cannot write", "m.gguf", "No space left on device"}},
     {"exported models",

@@ -36,9 +36,10 @@ static char shared[64];
 static void variables(char *text, size_t size, const char *own)
 {
     snprintf(text, size,
-             "export B=%s S=%s D=%s W=%s OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+             "export B=%s S=%s D=%s W=%s IO=%s OMPI_ALLOW_RUN_AS_ROOT=1 "
+             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
              "OMP_NUM_THREADS=1",
-             ND_BINARY, ND_SOURCE_DIR, shared, own);
+             ND_BINARY, ND_SOURCE_DIR, shared, own, ND_IO_FAULTS);
 }
 
 static const char *const make_shared =

@@ -106,3 +106,28 @@ Test(output, that_is_a_device_or_a_pipe_is_not_replaced_by_a_file)
                                nd_test_here.directory),
                  0);
 }
+
+/* "" and a name below it would be a place in the root directory. */
+Test(output, that_is_to_go_to_an_empty_name_goes_nowhere)
+{
+    static const char *const writers[] = {"export --checkpoint run --out",
+                                          "export --checkpoint run --format safetensors --out",
+                                          "import --from run --out",
+                                          "grad --checkpoint run --tokens t.h5 --out",
+                                          "report run --out",
+                                          "pack --tokenizer tok c.ini --out",
+                                          "pack --index",
+                                          "tokenizer train --input c.ini --output",
+                                          "sample --checkpoint run --prompt x --logits"};
+    for (size_t i = 0; i < sizeof writers / sizeof *writers; i++) {
+        const int code = nd_test_shell(output, sizeof output, "cd %s && timeout 60 %s %s ''",
+                                       nd_test_here.directory, ND_BINARY, writers[i]);
+        cr_assert_eq(code, 2, "%s: exit %d: %s", writers[i], code, output);
+        cr_assert(strstr(output, " is empty; it needs a value: --") != NULL, "%s", output);
+    }
+    cr_assert_eq(nd_test_shell(output, sizeof output,
+                               "cd %s && %s sample --checkpoint run --prompt '' --stop '' "
+                               "--max-tokens 1",
+                               nd_test_here.directory, ND_BINARY),
+                 0, "%s", output);
+}

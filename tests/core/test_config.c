@@ -233,6 +233,49 @@ Test(config, the_saved_config_reads_back_to_the_bit)
     cr_assert_eq(config.optimizer.adam_epsilon, back.optimizer.adam_epsilon);
 }
 
+Test(config, a_text_that_is_accepted_is_read_back_whatever_its_length)
+{
+    static const char *const keys[] = {"training.collider_reference", "data.data_path",
+                                       "logging.run_dir", "logging.checkpoint_dir",
+                                       "logging.snapshot_dir"};
+    nd_config config, back;
+    char path[256], assignment[2000];
+    snprintf(path, sizeof path, "%s/saved.ini", directory);
+    for (int k = 0; k < 5; k++)
+        for (int length = 960; length < 1100; length++) {
+            nd_config_defaults(&config);
+            snprintf(assignment, sizeof assignment, "%s=%0*d", keys[k], length, 7);
+            nd_error_clear();
+            if (nd_config_set(&config, assignment, "--set") != ND_OK) {
+                cr_assert(strstr(nd_error_get()->message, "a line of text up to 9") != NULL, "%s",
+                          nd_error_get()->message);
+                continue;
+            }
+            FILE *file = fopen(path, "w");
+            cr_assert(file != NULL);
+            ND_ASSERT_OK(nd_config_write(&config, file));
+            fclose(file);
+            nd_config_defaults(&back);
+            ND_ASSERT_OK(nd_config_read_file(&back, path));
+            assert_same(&config, &back);
+        }
+}
+
+Test(config, a_comment_in_a_path_is_asked_about)
+{
+    nd_config config;
+    nd_config_defaults(&config);
+    ND_ASSERT_FAILS(read_text(&config, "[logging]\nrun_dir = x#y\n"), ND_ECONFIG,
+                    "/c.ini:2: 'x#y': '#' begins a comment; put the value in quotation marks");
+    ND_ASSERT_FAILS(read_text(&config, "[data]\n\ndata_path = a b;c d\n"), ND_ECONFIG,
+                    "/c.ini:3: 'a b;c d': ';' begins a comment");
+    ND_ASSERT_OK(read_text(&config, "[logging]\nrun_dir = x #y#z\ncheckpoint_dir = \"a#b;c\" # d\n"
+                                    "[data]\ndata_path = # none\n[model]\nnum_layers = 3# few\n"));
+    cr_assert_str_eq(config.logging.run_dir, "x");
+    cr_assert_str_eq(config.logging.checkpoint_dir, "a#b;c");
+    cr_assert_str_eq(config.data.data_path, "");
+}
+
 Test(config, old_names_set_the_keys_of_today_and_are_told_with_their_new_names)
 {
     nd_config old, now;

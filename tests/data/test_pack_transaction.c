@@ -201,3 +201,60 @@ Test(pack_transaction, never_removes_what_pack_did_not_write)
                                directory, ND_BINARY),
                  2, "%s", output);
 }
+
+static void in_data(const char *script)
+{
+    cr_assert_eq(nd_test_shell(output, sizeof output, "cd %s/data && { %s; }", directory, script),
+                 0, "%s", output);
+}
+
+Test(pack_transaction, keeps_a_file_that_is_no_shard_though_it_is_called_like_one)
+{
+    cr_assert_eq(pack("", "old"), 0, "%s", output);
+    in_data("printf '\\211HDF\\r\\n\\032\\nmine' > train_00007.h5");
+    cr_assert_eq(pack("", "new"), 2, "%s", output);
+    cr_assert(strstr(output, "train_00007.h5: a shard goes here, and this file is neither") != NULL,
+              "%s", output);
+    in_data("grep -q mine train_00007.h5 && mv train_00007.h5 train_00000.h5.mine && "
+            "truncate -s -9 train_00001.h5"); /* a damaged shard that the index lists */
+    cr_assert_eq(pack("", "new"), 0, "%s", output);
+    in_data("test ! -e train_00001.h5 && echo mine > val_00003.h5 && rm index.json train_0*.h5");
+    cr_assert_eq(pack("", "new"), 2, "%s", output);
+    in_data("grep -q mine val_00003.h5");
+}
+
+Test(pack_transaction, keeps_a_file_that_comes_while_it_packs)
+{
+    cr_assert_eq(nd_test_shell(output, sizeof output,
+                               "cd %s && mkfifo pipe && { { sleep 1; echo mine > "
+                               "data/train_00000.h5; echo new; } > pipe & } && '%s' pack --quiet "
+                               "--tokenizer tok.model --out data - < pipe",
+                               directory, ND_BINARY),
+                 2, "%s", output);
+    in_data("grep -q mine train_00000.h5 && rm train_00000.h5 && '" ND_BINARY "' pack --index . && "
+            "'" ND_BINARY "' info --verify .");
+}
+
+Test(pack_transaction, keeps_a_damaged_shard_of_another_tokenizer)
+{
+    cr_assert_eq(pack("", "old"), 0, "%s", output);
+    in_data("truncate -s -9 train_00000.h5; truncate -s -9 train_00001.h5; rm tokenizer.model");
+    nd_test_train_tokenizer(directory, 2);
+    cr_assert_eq(pack("", "new"), 3, "%s", output);
+    cr_assert(strstr(output, "packed with another tokenizer") != NULL, "%s", output);
+}
+
+Test(pack_transaction, keeps_an_index_of_something_else)
+{
+    char binary[512];
+    cr_assert_eq(pack("", "old"), 0, "%s", output);
+    in_data("echo '{\"weight_map\": {}}' > index.json");
+    cr_assert_eq(pack("", "new"), 2, "%s", output);
+    cr_assert(strstr(output, "index.json: the index of a data set goes here, and this file is "
+                             "none") != NULL,
+              "%s", output);
+    snprintf(binary, sizeof binary, "'%s' pack --index . ; test $? = 2", ND_BINARY);
+    in_data(binary);
+    in_data("grep -q weight_map index.json && rm index.json && '" ND_BINARY "' pack --index . && "
+            "truncate -s -9 index.json && '" ND_BINARY "' pack --index ."); /* damaged, but ours */
+}

@@ -446,3 +446,37 @@ Test(shards, synthetic_data_without_samples_is_refused)
     options.vocab_size = 3;
     ND_ASSERT_FAILS(nd_dataset_open(&options, &dataset), ND_ECONFIG, "vocab_size is 3");
 }
+
+static void replace_text(const char *path, const char *name, const char *text, size_t size)
+{
+    const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), space = H5Screate(H5S_SCALAR);
+    const hid_t type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(type, size);
+    H5Adelete(file, name);
+    const hid_t attribute = H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    cr_assert(H5Awrite(attribute, type, size == H5T_VARIABLE ? (const void *)&text : text) >= 0);
+    H5Aclose(attribute);
+    H5Tclose(type);
+    H5Sclose(space);
+    H5Fclose(file);
+}
+
+Test(shards, an_attribute_longer_than_it_may_be_is_refused_and_not_cut)
+{
+    static const size_t sizes[] = {70, H5T_VARIABLE, 2000};
+    static const char longer[2000] = ND_TEST_SHA "0";
+    char path[128];
+    nd_shard shard;
+    nd_test_write_counting_shard(directory, 0, 0, 200);
+    snprintf(path, sizeof path, "%s/train_00000.h5", directory);
+    for (int i = 0; i < 3; i++) {
+        replace_text(path, "tokenizer_sha256", longer, sizes[i]);
+        ND_ASSERT_FAILS(nd_shard_open(path, &shard), ND_EDATA, "characters; expected at most 64");
+    }
+    for (int i = 0; i < 2; i++) {
+        replace_text(path, "tokenizer_sha256", ND_TEST_SHA "\0\0\0\0\0\0", sizes[i]);
+        ND_ASSERT_OK(nd_shard_open(path, &shard));
+        cr_assert_str_eq(shard.tokenizer_sha256, ND_TEST_SHA);
+        nd_shard_close(&shard);
+    }
+}

@@ -73,3 +73,24 @@ Test(limits, a_plan_of_the_most_steps_there_can_be_takes_no_longer_than_one_of_f
                       ND_BINARY, nd_test_here.config);
     cr_assert_eq(code, 0, "exit %d: %s", code, output);
 }
+
+/* The limit ends the run before it reads so much ahead. */
+Test(limits, what_is_read_ahead_counts_as_memory)
+{
+    int code = nd_test_shell(output, sizeof output,
+                             "%s --config %s --run-dir %s/run --total-steps 1 --set "
+                             "training.prefetch_batches=4096",
+                             ND_BINARY, nd_test_here.config, nd_test_here.directory);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    /* 4097 batches of 8 x 17 tokens of 4 bytes */
+    cr_assert(strstr(output, ", loader 2.1, program ") != NULL, "%s", output);
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__ /* they take more at once */
+    code = nd_test_shell(output, sizeof output,
+                         "{ ulimit -v 20000000; %s --config %s --run-dir %s/more --total-steps 1 "
+                         "--set training.prefetch_batches=4096 --set training.batch_size=65536 "
+                         "--set training.seq_length=4096 --set model.max_seq_len=4096; }",
+                         ND_BINARY, nd_test_here.config, nd_test_here.directory);
+    cr_assert(code != 0, "%s", output);
+    cr_assert(strstr(output, "lower training.prefetch_batches") != NULL, "%s", output);
+#endif
+}

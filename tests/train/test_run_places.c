@@ -225,3 +225,18 @@ Test(run_places, removed_during_a_run_are_made_and_locked_again)
              "$T > second 2>&1; test $? = 2 && grep -q 'is in use by process' second || exit 1;"
              "stop; $B info --verify run > log || exit 2; done");
 }
+
+Test(run_places, with_files_of_others_that_are_called_like_a_runs_are_left_as_they_are)
+{
+    run("refused() { cp -r run before; $T > log 2>&1; test $? = 2 && grep \"$1\" log && rmdir "
+        "run/checkpoints; diff -r "
+        "before run && rm -r run before || exit 1; };"
+        "mkdir -p run/tensorboard; echo mine > run/tensorboard/events.out.tfevents.1; "
+        "echo mine > run/tensorboard/notes; refused 'run/tensorboard/notes: event files go here';"
+        "mkdir run; echo mine > run/tensorboard; refused 'run/tensorboard: the directory of event';"
+        "mkdir run; echo '2026-01-31 23:59:59 INFO mine' > run/training.log; "
+        "refused 'run/training.log: this file is not a log of this program';"
+        "mkdir run; echo mine > run/snapshot_hosts; refused 'run/snapshot_hosts: this file is not';"
+        "$T > log && rm run/config.ini && $T > log && grep -q 'moved   what an earlier' log && "
+        "ls run/previous_001/tensorboard/* run/previous_001/training.log || exit 2");
+}

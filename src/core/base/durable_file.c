@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PART_BYTES = 1 << 20 };
+enum { PART_BYTES = 1 << 20, TEMPORARY_NAMES = 1000 };
 
 nd_status nd_path_sync(const char *path)
 {
@@ -28,8 +28,9 @@ nd_status nd_path_sync(const char *path)
     return reason ? ND_FAIL(ND_EIO, "cannot sync %s: %s", path, strerror(reason)) : ND_OK;
 }
 
-static nd_status write_bytes(int file, const char *path, const char *at, size_t left)
+nd_status nd_file_write(int file, const char *path, const void *bytes, size_t left)
 {
+    const char *at = bytes;
     while (left > 0) {
         const ssize_t wrote = write(file, at, left);
         if (wrote < 0 && errno == EINTR)
@@ -45,7 +46,7 @@ static nd_status write_bytes(int file, const char *path, const char *at, size_t 
 nd_status nd_file_append(int file, const char *path, const void *bytes, size_t size)
 {
     const off_t before = lseek(file, 0, SEEK_END);
-    const nd_status status = write_bytes(file, path, bytes, size);
+    const nd_status status = nd_file_write(file, path, bytes, size);
     if (status != ND_OK && before >= 0) {
         /* A partial record would make the next one unreadable, too. */
         const int failed = ftruncate(file, before);
@@ -54,17 +55,39 @@ nd_status nd_file_append(int file, const char *path, const void *bytes, size_t s
     return status;
 }
 
+static nd_status finish_synced(int file, const char *path, const void *bytes, size_t size)
+{
+    const nd_status status = nd_file_write(file, path, bytes, size);
+    const int failed = status == ND_OK && fsync(file) != 0 ? errno : 0;
+    const int closed = close(file) != 0 ? errno : 0;
+    ND_TRY(status);
+    return ND_CHECK(!failed && !closed, ND_EIO, "cannot finish %s: %s", path,
+                    strerror(failed ? failed : closed));
+}
+
 nd_status nd_file_write_synced(const char *path, const void *bytes, size_t size)
 {
     const int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     ND_FAIL_IF(file < 0, ND_EIO, "cannot write %s: %s", path, strerror(errno));
-    if (write_bytes(file, path, bytes, size) != ND_OK) {
-        close(file);
-        return ND_EIO;
+    return finish_synced(file, path, bytes, size);
+}
+
+nd_status nd_temporary_create(const char *path, char temporary[PATH_MAX], int *file)
+{
+    int made = -1;
+    for (int i = 0; made < 0 && i < TEMPORARY_NAMES; i++) {
+        if (snprintf(temporary, PATH_MAX, "%s.%ld%03d%s", path, (long)getpid(), i,
+                     ND_TEMPORARY_SUFFIX) >= PATH_MAX)
+            return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
+        made = file ? open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)
+                    : mkdir(temporary, 0777);
+        ND_FAIL_IF(made < 0 && errno != EEXIST, ND_EIO, "cannot write %s: %s", path,
+                   strerror(errno));
     }
-    const int failed = fsync(file) != 0 ? errno : 0;
-    ND_FAIL_IF(close(file) != 0 || failed, ND_EIO, "cannot finish %s: %s", path,
-               strerror(failed ? failed : errno));
+    ND_FAIL_IF(made < 0, ND_EIO, "cannot write %s: %s and %d more are there", path, temporary,
+               TEMPORARY_NAMES - 1);
+    if (file)
+        *file = made;
     return ND_OK;
 }
 
@@ -143,10 +166,9 @@ failed:
 nd_status nd_durable_write(const char *path, const void *bytes, size_t size)
 {
     char temporary[PATH_MAX];
-    if ((size_t)snprintf(temporary, sizeof temporary, "%s%s", path, ND_TEMPORARY_SUFFIX) >=
-        sizeof temporary)
-        return ND_FAIL(ND_EIO, "%s: the path is longer than %d characters", path, PATH_MAX - 5);
-    const nd_status status = nd_file_write_synced(temporary, bytes, size);
+    int file;
+    ND_TRY(nd_temporary_create(path, temporary, &file));
+    const nd_status status = finish_synced(file, path, bytes, size);
     if (status != ND_OK) {
         unlink(temporary);
         return status;

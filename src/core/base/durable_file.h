@@ -4,12 +4,18 @@
 
 #include "core/base/sha256.h"
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 /* Suffix of files that are not finished yet. */
 #define ND_TEMPORARY_SUFFIX ".tmp"
+
+/* Creates a file to be renamed to `path` when it is finished, open for writing, or with `file` NULL
+ * a directory. Its name is PATH.NUMBER.tmp and was nobody's, so that removing it removes nothing of
+ * others. Errors: ND_EIO. */
+nd_status nd_temporary_create(const char *path, char temporary[PATH_MAX], int *file);
 
 /* Checks that a new file may replace what is at `path`: nothing, an empty file, or a file that
  * begins with `magic` (NULL: any; `kind` names such files in the error), but no directory, device,
@@ -49,6 +55,9 @@ nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HE
 /* Appends a record to an open file (`path`: for messages); if the disk is full, no part of it
  * stays. Errors: ND_EIO. */
 nd_status nd_file_append(int file, const char *path, const void *bytes, size_t size);
+
+/* Writes all of these bytes to an open file. Errors: ND_EIO. */
+nd_status nd_file_write(int file, const char *path, const void *bytes, size_t size);
 
 /* fsyncs a file or directory by name; skips directories that cannot be fsynced. Errors: ND_EIO. */
 nd_status nd_path_sync(const char *path);

@@ -43,6 +43,12 @@ static bool parse_int(const char *text, int64_t *value)
     return *value = (int64_t)real, true;
 }
 
+/* Bytes of text that fit a line of the file that nd_config_write writes: NAME = "TEXT". */
+static int text_limit(const nd_config_key *key)
+{
+    return ND_CONFIG_LINE_MAX - (int)strlen(key->name) - (int)strlen(" = \"\"");
+}
+
 /* Parses `text` into the key's slot; false when it is not allowed. */
 static bool assign(nd_config *config, const nd_config_key *key, const char *text)
 {
@@ -74,7 +80,7 @@ static bool assign(nd_config *config, const nd_config_key *key, const char *text
         break;
     }
     /* An INI file cannot represent these. */
-    if (strlen(text) >= ND_CONFIG_TEXT_MAX || strpbrk(text, "\n\r\"") != NULL)
+    if (strlen(text) > (size_t)text_limit(key) || strpbrk(text, "\n\r\"") != NULL)
         return false;
     strcpy(slot(config, key), text);
     return true;
@@ -150,7 +156,7 @@ void nd_config_key_allowed(const nd_config_key *key, char *text, size_t size)
     case ND_KEY_TEXT:
         break;
     }
-    snprintf(text, size, "a line of text up to %d bytes, without \"", ND_CONFIG_TEXT_MAX - 1);
+    snprintf(text, size, "a line of text up to %d bytes, without \"", text_limit(key));
 }
 
 /* Records "dist.gradient_wire = int8 is now dist.grad_comm_dtype = int8" for the warning. */
@@ -211,6 +217,18 @@ nd_status nd_config_set(nd_config *config, const char *assignment, const char *o
     *dot = '\0';
     *equals = '\0';
     return nd_config_set_key(config, copy, dot + 1, equals + 1, origin);
+}
+
+void nd_config_leave_machine(nd_config *config)
+{
+    if (config->hardware.target == ND_TARGET_CUDA)
+        config->hardware.target = ND_TARGET_AUTO;
+    if (config->hardware.attention_backend == ND_ATTENTION_CUDNN)
+        config->hardware.attention_backend = ND_ATTENTION_AUTO;
+    config->hardware.cuda_graphs = false;
+    config->hardware.threads = 0;
+    config->hardware.cpu_isa = 0; /* auto */
+    config->dist.grad_reduction = ND_REDUCTION_OWNERS;
 }
 
 int64_t nd_config_ffn_dim(const nd_config *config)

@@ -199,6 +199,10 @@ nd_status nd_config_check(const nd_config *config);
 /* The subset of these checks that needs neither data nor a device, for `plan`. */
 nd_status nd_config_check_model(const nd_config *config);
 
+/* Resets the keys that describe the machine of the run that wrote this configuration, for commands
+ * that use its model elsewhere. */
+void nd_config_leave_machine(nd_config *config);
+
 /* The whole effective configuration as INI text that nd_config_read_file reads back. */
 nd_status nd_config_write(const nd_config *config, FILE *out);
 

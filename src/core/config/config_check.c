@@ -117,17 +117,31 @@ static nd_status check_reduction(const nd_config *c)
                "[dist] grad_reduction = allreduce contradicts deterministic = world: NCCL adds in "
                "an order that depends on how many ranks there are; use deterministic = off, or "
                "grad_reduction = owners");
-    ND_FAIL_IF(
-        c->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32, ND_ECONFIG,
+    return ND_CHECK(
+        c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_FP32, ND_ECONFIG,
         "[dist] grad_reduction = allreduce contradicts grad_comm_dtype = %s: NCCL adds fp32, "
         "without error feedback; use grad_comm_dtype = fp32, or grad_reduction = owners",
         dtype);
+}
+
+/* What needs a GPU, by the target or, if `here`, by what this build has. */
+static nd_status check_devices(const nd_config *c, bool here)
+{
+    const bool on_cpu = c->hardware.target == ND_TARGET_CPU;
+    const bool no_nccl = here && !ND_HAVE_NCCL, no_cudnn = here && !ND_HAVE_CUDNN;
+    ND_FAIL_IF(c->dist.grad_reduction == ND_REDUCTION_ALLREDUCE && (on_cpu || no_nccl), ND_ECONFIG,
+               "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "
+               "every rank would send and receive each gradient twice for a sum that only its "
+               "owner needs; use grad_reduction = owners",
+               no_nccl ? "this build has no NCCL" : "[hardware] target = cpu");
+    ND_FAIL_IF(c->hardware.attention_backend == ND_ATTENTION_CUDNN && (on_cpu || no_cudnn),
+               ND_ECONFIG,
+               "[hardware] attention_backend = cudnn needs a GPU and a build with cuDNN, but %s; "
+               "use attention_backend = auto",
+               on_cpu ? "[hardware] target = cpu" : "this build has no cuDNN");
     return ND_CHECK(
-        c->hardware.target != ND_TARGET_CPU && ND_HAVE_NCCL, ND_ECONFIG,
-        "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "
-        "every rank would send and receive each gradient twice for a sum that only its "
-        "owner needs; use grad_reduction = owners",
-        ND_HAVE_NCCL ? "[hardware] target = cpu" : "this build has no NCCL");
+        !here || c->hardware.target != ND_TARGET_CUDA || ND_HAVE_CUDA, ND_ECONFIG,
+        "[hardware] target = cuda: this build has no CUDA backend; use target = cpu or auto");
 }
 
 static nd_status check_hardware(const nd_config *c)
@@ -140,19 +154,14 @@ static nd_status check_hardware(const nd_config *c)
     ND_FAIL_IF(c->hardware.cuda_graphs && c->hardware.target == ND_TARGET_CPU, ND_ECONFIG,
                "[hardware] cuda_graphs = true contradicts target = cpu, where ops are run as they "
                "are called; use cuda_graphs = false");
-    if (c->hardware.attention_backend != ND_ATTENTION_CUDNN)
-        return ND_OK;
-    ND_FAIL_IF(c->hardware.target == ND_TARGET_CPU || !ND_HAVE_CUDNN, ND_ECONFIG,
-               "[hardware] attention_backend = cudnn needs a GPU and a build with cuDNN, but %s; "
-               "use attention_backend = auto",
-               c->hardware.target == ND_TARGET_CPU ? "[hardware] target = cpu"
-                                                   : "this build has no cuDNN");
-    return ND_CHECK(c->hardware.precision != ND_PRECISION_FP32, ND_ECONFIG,
+    return ND_CHECK(c->hardware.attention_backend != ND_ATTENTION_CUDNN ||
+                        c->hardware.precision != ND_PRECISION_FP32,
+                    ND_ECONFIG,
                     "[hardware] attention_backend = cudnn contradicts precision = fp32: cuDNN's "
                     "attention computes in bf16; use attention_backend = auto or precision = bf16");
 }
 
-nd_status nd_config_check_model(const nd_config *c)
+static nd_status check_keys(const nd_config *c, bool here)
 {
     ND_TRY(check_shape(c));
     ND_TRY(check_training(c));
@@ -160,20 +169,22 @@ nd_status nd_config_check_model(const nd_config *c)
     ND_TRY(check_wire(c));
     ND_TRY(check_workers(c));
     ND_TRY(check_reduction(c));
+    ND_TRY(check_devices(c, here));
     ND_TRY(check_hardware(c));
     return check_optimizer(c);
 }
 
+nd_status nd_config_check_model(const nd_config *c)
+{
+    return check_keys(c, false);
+}
+
 nd_status nd_config_check(const nd_config *c)
 {
-    ND_TRY(nd_config_check_model(c));
+    ND_TRY(check_keys(c, true));
     ND_FAIL_IF(
         c->data.dataset == ND_DATASET_SHARDS && c->data.data_path[0] == '\0', ND_ECONFIG,
         "[data] data_path is empty; name a directory of packed shards, or use dataset = synthetic");
-    ND_FAIL_IF(c->logging.run_dir[0] == '\0', ND_ECONFIG,
-               "[logging] run_dir is empty; name a directory for what the run leaves");
-    ND_FAIL_IF(
-        c->hardware.target == ND_TARGET_CUDA && !ND_HAVE_CUDA, ND_ECONFIG,
-        "[hardware] target = cuda: this build has no CUDA backend; use target = cpu or auto");
-    return ND_OK;
+    return ND_CHECK(c->logging.run_dir[0] != '\0', ND_ECONFIG,
+                    "[logging] run_dir is empty; name a directory for what the run leaves");
 }

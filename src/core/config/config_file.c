@@ -11,7 +11,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-enum { LINE_BYTES_MAX = 1000, LINES_MAX = 4096 };
+enum { LINES_MAX = 4096 };
 
 /* The position of each key in a file. */
 typedef struct key_position {
@@ -102,6 +102,20 @@ static nd_status scan_quoted(const scan *s, int number, const char *value, key_p
     return ND_CHECK(place->quoted, ND_ENOMEM, "no memory for a value");
 }
 
+/* The parser ends a value at these characters; in a path they may be meant. */
+static nd_status check_comment(const scan *s, int number, const char *section, const char *name,
+                               const char *value)
+{
+    const nd_config_key *key = nd_config_key_find(section, name);
+    const size_t length = strcspn(value, "#;");
+    return ND_CHECK(!key || key->type != ND_KEY_TEXT || length == 0 || !value[length] ||
+                        isspace((unsigned char)value[length - 1]),
+                    ND_ECONFIG,
+                    "%s:%d: '%.200s': '%c' begins a comment; put the value in quotation marks, or "
+                    "a space before the comment",
+                    s->path, number, value, value[length]);
+}
+
 static nd_status scan_key(scan *s, int number, char *text, const char *section)
 {
     char *equals = strchr(text, '=');
@@ -124,7 +138,8 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
     snprintf(place->name, sizeof place->name, "%s", name);
     place->line = number;
     const char *value = trim_spaces(equals + 1);
-    return *value == '"' || *value == '\'' ? scan_quoted(s, number, value, place) : ND_OK;
+    return *value == '"' || *value == '\'' ? scan_quoted(s, number, value, place)
+                                           : check_comment(s, number, section, name, value);
 }
 
 /* Rejects what the parser would skip: NUL bytes, as after a crash, and a byte order mark. */
@@ -143,11 +158,11 @@ static nd_status check_bytes(const scan *s, FILE *file)
 
 static nd_status scan_lines(scan *s, FILE *file)
 {
-    char line[LINE_BYTES_MAX + 2], section[64] = "";
+    char line[ND_CONFIG_LINE_MAX + 2], section[64] = "";
     for (int number = 1; fgets(line, sizeof line, file); number++) {
         const size_t length = strlen(line);
         ND_FAIL_IF(length > 0 && line[length - 1] != '\n' && !feof(file), ND_ECONFIG,
-                   "%s:%d: a line longer than %d bytes", s->path, number, LINE_BYTES_MAX);
+                   "%s:%d: a line longer than %d bytes", s->path, number, ND_CONFIG_LINE_MAX);
         char *text = trim_spaces(line);
         if (*text == '\0' || *text == '#' || *text == ';')
             continue;

@@ -3,6 +3,8 @@
 
 #include "core/config/config.h"
 
+enum { ND_CONFIG_LINE_MAX = 1000 }; /* bytes of a line of an INI file; iniparser's limit is 1023 */
+
 typedef enum nd_key_type {
     ND_KEY_INT,
     ND_KEY_DOUBLE,

@@ -83,6 +83,12 @@ nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *ch
 nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool deep,
                                     nd_checkpoint *c);
 
+/* For commands that read what a run which trains may remove: after an error, whether the checkpoint
+ * is no longer there, so that resolving again may find a newer one; and the error when it does not
+ * help. */
+bool nd_checkpoint_gone(const char *directory);
+nd_status nd_checkpoint_fail_gone(const char *directory);
+
 /* Reads only the manifest into a zeroed checkpoint, which the caller closes even after an error. */
 nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *checkpoint);
 void nd_checkpoint_close(nd_checkpoint *checkpoint);

@@ -1,6 +1,7 @@
 #include "train/checkpoint/checkpoint_hdf5.h"
 
 #include "data/hdf5_errors.h"
+#include "data/hdf5_lock.h"
 
 #include <hdf5.h>
 #include <stdio.h>
@@ -44,6 +45,7 @@ static nd_status wrap(hid_t id, const char *path, const char *verb, nd_checkpoin
 
 nd_status nd_checkpoint_h5_create(const char *path, nd_checkpoint_h5 **file)
 {
+    ND_HDF5_LOCKED();
     nd_hdf5_start();
     return wrap(H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, nd_hdf5_access(false)), path, "create",
                 file);
@@ -51,12 +53,14 @@ nd_status nd_checkpoint_h5_create(const char *path, nd_checkpoint_h5 **file)
 
 nd_status nd_checkpoint_h5_open(const char *path, nd_checkpoint_h5 **file)
 {
+    ND_HDF5_LOCKED();
     nd_hdf5_start();
     return wrap(H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false)), path, "open", file);
 }
 
 nd_status nd_checkpoint_h5_append(const char *path, nd_checkpoint_h5 **file)
 {
+    ND_HDF5_LOCKED();
     nd_hdf5_start();
     ND_TRY(wrap(H5Fopen(path, H5F_ACC_RDWR, nd_hdf5_access(false)), path, "open", file));
     (*file)->existed = true;
@@ -65,6 +69,7 @@ nd_status nd_checkpoint_h5_append(const char *path, nd_checkpoint_h5 **file)
 
 nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file)
 {
+    ND_HDF5_LOCKED();
     if (!file)
         return ND_OK;
     nd_status status =
@@ -133,6 +138,7 @@ static hid_t create_dataset(const nd_checkpoint_h5 *file, const char *name, nd_c
 
 nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cview values)
 {
+    ND_HDF5_LOCKED();
     hid_t dataset = open_existing(file, name, values);
     const bool created = dataset < 0;
     if (created)
@@ -154,6 +160,7 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
 
 nd_status nd_checkpoint_h5_read(nd_checkpoint_h5 *file, const char *name, nd_view values)
 {
+    ND_HDF5_LOCKED();
     const hid_t dataset = H5Dopen2(file->file, name, H5P_DEFAULT);
     ND_FAIL_IF(dataset < 0, ND_ECHECKPOINT, "%s: holds no tensor %s", file->path, name);
     const hid_t space = H5Dget_space(dataset);

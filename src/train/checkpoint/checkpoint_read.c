@@ -2,6 +2,7 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/manifest.h"
+#include "train/fault_points.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -84,9 +85,24 @@ static nd_status open_files(const char *directory, bool deep, nd_checkpoint *c)
     return ND_OK;
 }
 
+bool nd_checkpoint_gone(const char *directory)
+{
+    return directory[0] && access(directory, F_OK) != 0 && errno == ENOENT;
+}
+
+nd_status nd_checkpoint_fail_gone(const char *directory)
+{
+    nd_error_clear();
+    return ND_FAIL(ND_ECHECKPOINT,
+                   "%s: removed while it was read, as a run that trains removes what is older than "
+                   "[logging] checkpoint_keep; name the run again, or a checkpoint that stays",
+                   directory);
+}
+
 nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *c)
 {
     memset(c, 0, sizeof *c);
+    nd_fault_point_of(0, 0, "checkpoint_open");
     const nd_status status = open_files(directory, deep, c);
     if (status != ND_OK)
         nd_checkpoint_close(c);
@@ -116,6 +132,7 @@ nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values
     char path[ND_CHECKPOINT_PATH_MAX + 40], name[2 * ND_PARAM_NAME_MAX + 48];
     char hex[ND_SHA256_HEX_SIZE];
     path_of(c, t->file, path);
+    nd_fault_point_of(0, index, "checkpoint_read");
     if (strcmp(t->part, "master") == 0)
         snprintf(name, sizeof name, "/masters/%s", t->param);
     else

@@ -41,15 +41,13 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
     snprintf(path, sizeof path, "%s/config.ini", l->directory);
     nd_config_defaults(&l->config);
     ND_TRY(nd_config_read_file(&l->config, path));
+    nd_config_leave_machine(&l->config);
     if (o->precision) {
         ND_TRY(nd_config_set_key(&l->config, "hardware", "precision", o->precision, "--precision"));
         l->config.hardware.backward_precision = ND_BACKWARD_SAME;
     }
-    l->config.hardware.cpu_isa = ND_CPU_ISA_AUTO; /* it describes another machine */
     if (o->target)
         ND_TRY(nd_config_set_key(&l->config, "hardware", "target", o->target, "--target"));
-    else if (l->config.hardware.target == ND_TARGET_CUDA)
-        l->config.hardware.target = ND_TARGET_AUTO;
     if (o->threads > 0) {
         char threads[32];
         snprintf(threads, sizeof threads, "%lld", (long long)o->threads);
@@ -86,7 +84,8 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
     return ND_OK;
 }
 
-nd_status nd_load_model(const nd_load_options *options, nd_comm *comm, nd_loaded_model *l)
+/* The status is the same on all ranks. */
+static nd_status resolve_and_load(const nd_load_options *options, nd_comm *comm, nd_loaded_model *l)
 {
     nd_log warnings = {.terminal = comm->rank == 0 ? stderr : NULL};
     nd_checkpoint c;
@@ -94,11 +93,31 @@ nd_status nd_load_model(const nd_load_options *options, nd_comm *comm, nd_loaded
     ND_TRY(
         nd_comm_agree(comm, nd_checkpoint_resolve(options->checkpoint, &warnings, l->directory)));
     ND_TRY(nd_checkpoint_open_on_all(comm, l->directory, true, &c));
-    const nd_status status = load(options, comm, &c, l);
+    const nd_status status = nd_comm_agree(comm, load(options, comm, &c, l));
     nd_checkpoint_close(&c);
-    if (status != ND_OK)
-        nd_loaded_model_release(l);
     return status;
+}
+
+nd_status nd_load_model(const nd_load_options *options, nd_comm *comm, nd_loaded_model *l)
+{
+    char directory[ND_CHECKPOINT_PATH_MAX];
+    nd_status status = ND_OK;
+    bool gone = true;
+    for (int attempt = 0; attempt < 2 && gone; attempt++) {
+        nd_error_clear();
+        status = resolve_and_load(options, comm, l);
+        if (status == ND_OK)
+            return ND_OK;
+        strcpy(directory, l->directory);
+        nd_loaded_model_release(l);
+        gone = status != ND_EPEER && nd_checkpoint_gone(directory);
+        if (status != ND_EPEER) {
+            const nd_error before = *nd_error_get();
+            ND_TRY(comm->ops.broadcast(comm, &gone, sizeof gone, 0));
+            nd_error_set(&before);
+        }
+    }
+    return gone ? nd_checkpoint_fail_gone(directory) : status;
 }
 
 void nd_loaded_model_release(nd_loaded_model *l)

@@ -11,7 +11,7 @@ typedef struct nd_load_options {
     const char *precision;  /* "fp32", "bf16"; NULL: as configured */
     /* "auto", "cpu", "cuda"; NULL: as configured, except that cuda becomes auto */
     const char *target;
-    int64_t threads;       /* 0: as configured */
+    int64_t threads;       /* 0: a share of the cores */
     bool reference_only;   /* use the double-accumulating reference for every op */
     bool activation_quant; /* false: do not quantise activations */
     bool extra_heads;      /* also load those of multi-token prediction */

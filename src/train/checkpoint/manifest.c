@@ -220,6 +220,25 @@ static nd_status verify_checksum(json_t *root, const char *path)
                     actual);
 }
 
+/* Far from where sums of them with a batch or an epoch overflow. */
+static nd_status check_counts(const nd_checkpoint *c, const char *path)
+{
+    const struct {
+        const char *name;
+        int64_t value;
+    } counts[] = {{"step", c->step},
+                  {"tokens", c->tokens},
+                  {"restarts", c->restarts},
+                  {"next_sample", c->next_sample}};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        ND_FAIL_IF(counts[i].value < 0 || counts[i].value > (int64_t)1 << 62, ND_ECHECKPOINT,
+                   "%s: \"%s\" is %lld; expected 0 to 2^62", path, counts[i].name,
+                   (long long)counts[i].value);
+    return ND_CHECK(c->data_start >= 0 && c->data_start <= c->next_sample, ND_ECHECKPOINT,
+                    "%s: \"data_start\" is %lld; expected 0 to next_sample = %lld", path,
+                    (long long)c->data_start, (long long)c->next_sample);
+}
+
 nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_checkpoint *c)
 {
     json_error_t error;
@@ -245,12 +264,7 @@ nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_
     c->next_sample = next_sample;
     snprintf(c->state_sha256, sizeof c->state_sha256, "%.64s", state);
     c->data_start = json_integer_value(json_object_get(root, "data_start")); /* 0 when absent */
-    if (c->data_start < 0 || c->data_start > c->next_sample) {
-        status =
-            ND_FAIL(ND_ECHECKPOINT, "%s: \"data_start\" is %lld; expected 0 to next_sample = %lld",
-                    path, (long long)c->data_start, (long long)c->next_sample);
-        goto done;
-    }
+    ND_TRY_GOTO(check_counts(c, path), done);
     ND_TRY_GOTO(parse_health(root, path, &c->health), done);
     ND_TRY_GOTO(nd_manifest_parse_identity(root, path, &c->identity), done);
     approximate = json_string_value(json_object_get(root, "approximate"));

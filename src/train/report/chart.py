@@ -61,13 +61,12 @@ class Chart:
         self.labels.append((x, y))
         self.text(x - 8 if left else x + 8, y + 4, name, "end" if left else "start")
 
-    def write(self, path):
+    def svg(self):
         frame = '<rect x="%d" y="%d" width="%d" height="%d" fill="none" stroke="#000000"/>' % (
             LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" '
-                       'font-size="12">\n<rect width="100%%" height="100%%" fill="#ffffff"/>\n' % (WIDTH, HEIGHT))
-            file.write("\n".join(self.parts + [frame, "</svg>\n"]))
+        head = ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" '
+                'font-size="12">\n<rect width="100%%" height="100%%" fill="#ffffff"/>\n' % (WIDTH, HEIGHT))
+        return head + "\n".join(self.parts + [frame, "</svg>\n"])
 
 
 def mark(number, x, y):
@@ -83,7 +82,7 @@ def spread(values):
     return low - pad, high + pad
 
 
-def lines(path, x_label, y_label, curves, marks):
+def lines(x_label, y_label, curves, marks):
     """`curves`: (name, [(x, y), ...]) of every run, those without points left out."""
     points = [point for _, curve in curves for point in curve]
     x_range = (0, max([x for x, _ in points] + [0]) * 1.02 or 1)
@@ -104,10 +103,10 @@ def lines(path, x_label, y_label, curves, marks):
         chart.line(x, y, x + 34, y, colour, style)
         if marks:
             chart.parts += [mark(i, *place) for place in places + [(x + 17, y)]]
-    chart.write(path)
+    return chart.svg()
 
 
-def points(path, x_label, y_label, named):
+def points(x_label, y_label, named):
     """`named`: (name, x, [y, ...]) of every mark, which stands at the mean of its values, on a line over their
     range; equal names share a shape, and those without a value are left out."""
     named = [entry for entry in named if entry[2] and math.isfinite(entry[1])]
@@ -131,10 +130,10 @@ def points(path, x_label, y_label, named):
         chart.parts += [mark(i, *place) for place in places + [(x + 17, y)]]
         if len(name) < 12:  # beside its first mark too, where grey tells two marks apart badly
             chart.label(*places[0], name)
-    chart.write(path)
+    return chart.svg()
 
 
-def bars(path, y_label, names, stacks):
+def bars(y_label, names, stacks):
     """`stacks`: {category: [a value of every name]}, from the bottom up."""
     sums = [sum(values) for values in zip(*stacks.values())]
     chart = Chart("", y_label, (0, len(names)), (0, max(sums + [0]) * 1.05 or 1))
@@ -153,4 +152,4 @@ def bars(path, y_label, names, stacks):
         chart.parts.append('<text transform="translate(%.1f %d) rotate(%d)" text-anchor="%s">%s</text>' % (
             chart.x(j + 0.5), HEIGHT - BOTTOM + 16, *((18, "start") if len(names) > 5 else (0, "middle")),
             escape(name)))
-    chart.write(path)
+    return chart.svg()

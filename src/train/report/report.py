@@ -151,7 +151,7 @@ def mean_curves(groups, curves):
     return means
 
 
-def pictures_section(runs, directory):
+def pictures_section(runs, files):
     """Draws the pictures and writes the points they are drawn from."""
     losses, times, training = {}, {}, {}
     for i, run in enumerate(run for run in runs if not run.planned):
@@ -166,12 +166,11 @@ def pictures_section(runs, directory):
                 train.append((millions, values["loss"], smooth / weight, values["grad_norm"]))
             if math.isfinite(values["val_loss"]):
                 val.append((millions, seconds, values["val_loss"], values["val_bpb"]))
-        stem = os.path.join(directory, "%02d_%s" % (i + 1, re.sub(r"[^A-Za-z0-9-]", "_", run.name)))
+        stem = "%02d_%s" % (i + 1, re.sub(r"[^A-Za-z0-9-]", "_", run.name))
         for suffix, head, rows in (("train", "million tokens, loss, smoothed loss, gradient norm", train),
                                    ("val", "million tokens, seconds in steps, val_loss, val_bpb", val)):
-            with open("%s_%s.dat" % (stem, suffix), "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write("# %s\n" % head)
-                file.writelines(" ".join("%.9g" % value for value in row) + "\n" for row in rows)
+            files["%s_%s.dat" % (stem, suffix)] = "# %s\n" % head + "".join(
+                " ".join("%.9g" % value for value in row) + "\n" for row in rows)
         losses[run.path] = [(row[0], row[2]) for row in val if row[0] == row[0]]
         times[run.path] = [(row[1], row[2]) for row in val]
         training[run.path] = [(row[0], row[2]) for row in train if row[0] == row[0]]
@@ -198,7 +197,7 @@ def pictures_section(runs, directory):
          chart.points, "MiB of optimizer memory, rank 0", held_out, state))
     text = "## Pictures\n\n"
     for name, title, draw, *what in pictures:
-        draw(os.path.join(directory, name + ".svg"), *what)
+        files[name + ".svg"] = draw(*what)
         text += "%s:\n\n![%s](%s.svg)\n\n" % (title, title, name)
     return text + "The points of the curves are in the `.dat` files.\n"
 
@@ -242,16 +241,41 @@ def machine_section(version):
             "them.\n\n" + table((" ", " "), rows))
 
 
-def check_own(path):
-    """Only a report is replaced by one."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+def check_own(directory, names):
+    """Only a report is replaced by one, and its pictures and data only where it is beside them."""
+    report = os.path.join(directory, "REPORT.md")
+    begin = ""
+    if os.path.exists(report):
+        with open(report, encoding="utf-8", errors="surrogateescape") as file:
             begin = file.read(len(HEADING))
-    except FileNotFoundError:
-        return
-    if begin and begin != HEADING:
-        raise ReportError(2, "%s: this file is not a report and is not replaced by one; move it elsewhere, or give "
-                             "another --out" % path)
+    for path in (os.path.join(directory, name) for name in names):
+        if begin != HEADING and os.path.lexists(path) and (os.path.islink(path) or os.path.getsize(path)):
+            raise ReportError(2, "%s: this file is not a report%s and is not replaced by one; move it elsewhere, or "
+                                 "give another --out" % (path, "" if path == report else "'s"))
+
+
+def write_files(directory, files):
+    """Writes all under other names first. A report is renamed first: what is beside it may be replaced."""
+    check_own(directory, files)
+    made = []
+    path = directory
+    try:
+        for name, text in files.items():
+            path = os.path.join(directory, name)
+            temporary = "%s.%d.tmp" % (path, os.getpid())
+            with open(temporary, "x", encoding="utf-8", errors="surrogateescape") as file:
+                made.append((temporary, path))
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        while made:
+            path = made[0][1]
+            os.replace(*made[0])
+            made.pop(0)
+    except OSError as error:
+        for temporary, _ in made:
+            os.unlink(temporary)
+        raise ReportError(1, "cannot write %s: %s" % (path, error.strerror))
 
 
 def write_report(version, directory, claims_path, paths):
@@ -262,7 +286,7 @@ def write_report(version, directory, claims_path, paths):
         raise ReportError(2, "%s exists and is not a directory" % directory)
     path = os.path.join(directory, "REPORT.md")
     os.makedirs(directory, exist_ok=True)
-    check_own(path)
+    files = {"REPORT.md": ""}
     suite = claims is not None and claims.apply_to(runs)
     readable = [run for run in runs if run.config is not None]
     first = next((run for run in readable if suite and run.role == claims.baseline), (readable or runs)[0])
@@ -271,13 +295,11 @@ def write_report(version, directory, claims_path, paths):
         sections.append(tokens_section((lambda run: peer(runs, run, claims.baseline)) if suite
                                        else (lambda run: first), [run for run in runs if not run.large()]))
     made = [run for run in runs if not run.planned]
-    sections += [loss_section(made), speed_section(made), memory_section(runs), pictures_section(runs, directory),
+    sections += [loss_section(made), speed_section(made), memory_section(runs), pictures_section(runs, files),
                  runs_section(runs, first), machine_section(version)]
-    with open(path + ".tmp", "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(HEADING + "%d run%s\n\n" % (len(runs), "" if len(runs) == 1 else "s") + "\n".join(sections))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".tmp", path)
+    files["REPORT.md"] = (HEADING + "%d run%s\n\n" % (len(runs), "" if len(runs) == 1 else "s")
+                          + "\n".join(sections))
+    write_files(directory, files)
     print("%s: %d run%s" % (path, len(runs), "" if len(runs) == 1 else "s"), flush=True)
 
 
