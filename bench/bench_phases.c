@@ -109,7 +109,7 @@ static nd_status bench(int argc, char **argv, nd_comm *comm)
     const char *directory = NULL;
     static const char *const names[] = {"clock reads", "exchange", "summary", "records"};
     const nd_arg args[] = {
-        {"--ranks", ND_ARG_INT, &ranks, "N", "ranks to summarise (those of the launcher)"},
+        {"--ranks", ND_ARG_INT, &ranks, "N", "ranks to summarize (those of the launcher)"},
         {"--step-ms", ND_ARG_DOUBLE, &step_ms, "MS", "a step to compare with (100)"},
         {"--out", ND_ARG_TEXT, &directory, "DIR", "where the event file goes"}};
     const nd_command command = {"mpirun -np N bench_phases --out DIR [options]",

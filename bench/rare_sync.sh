@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Held-out loss of workers that synchronise every so many steps against every-step synchronisation,
+# Held-out loss of workers that synchronize every so many steps against every-step synchronization,
 # at equal tokens and over several seeds: a table on standard output. One process carries all
 # workers, one after another, which gives the bits that as many ranks give.
 #

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Weak efficiency of two workers on two hosts joined by a slow link (bench/two_hosts.sh): seconds of
-# a round of ranks alone over those of two that synchronise, each with the same batch, and what the
+# a round of ranks alone over those of two that synchronize, each with the same batch, and what the
 # round sends. Alternates between the two. The hosts are one machine's cores, which slow each other
 # down: one rank alone runs on each at the same time.
 #

@@ -36,7 +36,7 @@ __device__ __forceinline__ void take_scores(float p[ROWS / 8][4], float acc[D / 
         top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
         const float zero = top > -INFINITY ? top * scale : 0.0f; /* no visible key yet */
         /* exactly 1 if the maximum is unchanged: the number of unseen tiles depends
-         * on neighbours */
+         * on neighbors */
         const float kept = top == largest[half] ? 1.0f : exp2f((largest[half] - top) * scale);
         largest[half] = top;
         sum[half] *= kept;

@@ -1,4 +1,4 @@
-/* Ternary codes, their packing, and the quantisation of activations. */
+/* Ternary codes, their packing, and the quantization of activations. */
 #include "floats.cuh"
 
 enum { MEAN_BLOCKS = 1024, MEAN_THREADS = 256 };

@@ -1,5 +1,5 @@
 /* The graphs have the form of cuDNN's fused attention (NVIDIA, cuDNN documentation, "Attention";
- * Dao, arXiv:2307.08691), by which the library recognises them; operations that look redundant are
+ * Dao, arXiv:2307.08691), by which the library recognizes them; operations that look redundant are
  * not.
  *
  * cuDNN has two backward forms. One adds parts of dq to f32 memory in order of arrival (and none of

@@ -41,7 +41,7 @@ __device__ __forceinline__ void nd_barrier_init(uint64_t *barrier, int arrivals)
                  : "memory");
 }
 
-/* Makes initialised barriers visible to the copies that count on them. */
+/* Makes initialized barriers visible to the copies that count on them. */
 __device__ __forceinline__ void nd_barrier_publish()
 {
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");

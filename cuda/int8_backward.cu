@@ -1,5 +1,5 @@
 /* Backward products with int8 gradients. Tensor cores need int8 rows along both operands, so codes
- * of weights, quantised activations and, for dw, the gradients' codes are transposed first.
+ * of weights, quantized activations and, for dw, the gradients' codes are transposed first.
  * Transposed rows are padded with zeros to whole slices. */
 #include "columns.cuh"
 #include "int8_product.cuh"

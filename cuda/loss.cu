@@ -3,7 +3,7 @@
 
 #include <limits.h>
 
-/* Records the first token outside [lowest, vocab) for the next synchronisation to report. */
+/* Records the first token outside [lowest, vocab) for the next synchronization to report. */
 __global__ void check_tokens_kernel(nd_cuda_fault *fault, const int32_t *ids, int64_t count,
                                     int64_t vocab, int32_t lowest)
 {

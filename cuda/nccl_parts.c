@@ -276,8 +276,9 @@ typedef struct reduction {
 
 static int first_between(const nd_nccl_parts *p, nd_comm_split split)
 {
-    const int within =
-        p->link.by_host ? nd_tree_levels_within(split, p->comm->size, p->comm->local_size) : 0;
+    const nd_comm *comm = p->comm;
+    const int host = split.any_order ? comm->host_ranks : comm->local_size;
+    const int within = p->link.by_host ? nd_tree_levels_within(split, comm->size, host) : 0;
     return within > 0 ? within + 1 : 0;
 }
 

@@ -12,7 +12,7 @@ extern "C" {
 
 /* Enqueues nd_comm_ops.broadcast_each_device. Within a host each member sends to every other one,
  * all in one NCCL group. Across hosts the weights go around a ring, one NCCL group per round: in
- * round r a member sends its right neighbour what it received in round r - 1 and receives the
+ * round r a member sends its right neighbor what it received in round r - 1 and receives the
  * weights of the member r places to its left, so that a host sends and receives everything about
  * once. Adds to comm->bytes_sent. Collective. Errors: those of the link. */
 nd_status nd_nccl_weights_send(const nd_nccl_link *link, nd_comm *comm, void *const *buffers,

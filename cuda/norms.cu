@@ -1,4 +1,4 @@
-/* RMSNorm, alone and with the following quantisation, and its gradient: one block per row, which is
+/* RMSNorm, alone and with the following quantization, and its gradient: one block per row, which is
  * read again from cache if needed twice. */
 #include "columns.cuh"
 

@@ -33,7 +33,7 @@ __global__ void rope_kernel(nd_floats x, const float *cosines, const float *sine
     }
 }
 
-/* Elements from `first` on as eight pairs (u, v): two halves of a head, or neighbours. */
+/* Elements from `first` on as eight pairs (u, v): two halves of a head, or neighbors. */
 __device__ __forceinline__ void load_pairs(nd_floats x, int64_t first, int half, bool halves,
                                            float u[ND_WIDE], float v[ND_WIDE])
 {

@@ -1,7 +1,7 @@
 /* Products of ternary weights.
  *
  * Forward: int8 codes on tensor cores (int8_scaled.cu, int8_product.cu). Backward: codes and
- * quantised activations are exact in bf16 (integers up to 256), so with bf16 gradients dX = s (dY
+ * quantized activations are exact in bf16 (integers up to 256), so with bf16 gradients dX = s (dY
  * C) rounds only the result, and dW rounds x̂ = q a/127 once. With f32 gradients both are f32
  * products. 8-bit gradients: int8_backward.cu. */
 #include "floats.cuh"

@@ -22,7 +22,7 @@ gcovr --root . --filter 'src/' --exclude '.*/main\.c$' --object-directory "$buil
 # Line coverage
 
 Written by \`launch/coverage.sh\` on a CPU with $(grep -o -m 1 -w avx512f /proc/cpuinfo || echo 'no AVX-512');
-$closing. Instrumented and without optimisation, so times are longer than in \`launch/test.sh\`.
+$closing. Instrumented and without optimization, so times are longer than in \`launch/test.sh\`.
 
 | module | lines | run | part |
 |---|---:|---:|---:|

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Fuzzes the readers of files that may come from anywhere with libFuzzer, under the address and
-# undefined-behaviour sanitizers. Needs clang with its runtime libraries (Debian: clang). Without
+# undefined-behavior sanitizers. Needs clang with its runtime libraries (Debian: clang). Without
 # it, tests/exchange/test_fuzz_corpus.c replays the corpus and mutates it blindly.
 #
 #   launch/fuzz.sh [--seconds N] [--keep] [gguf|safetensors|config_json|manifest|ini|shard_index]...
 #
 #   --seconds N  how long each reader is fuzzed (60); readers run one after another
-#   --keep       add what reached new code to tests/fuzz/corpus, minimised
+#   --keep       add what reached new code to tests/fuzz/corpus, minimized
 #
 # A file that breaks a reader is left in build/fuzz, and the exit code is 1.
 set -euo pipefail

@@ -78,6 +78,7 @@ program=${program:-nanochat_dist}
 command -v "$program" >/dev/null ||
     usage "there is no program $program; build it, or name it with ND_PROGRAM"
 allow_root
+setsid=$(command -v setsid)
 agent=${ND_AGENT:-ssh -o BatchMode=yes -o ConnectTimeout=4}
 
 # Hosts in use and spare ones: HOST:RANKS, which are all, in the order in which they are taken.
@@ -248,8 +249,8 @@ start() {
     child=$! watcher='' returned='' code=0
     # Until it has become the launcher it would swallow a signal.
     for ((i = 0; i < 50; i++)); do
-        [ "/proc/$child/exe" -ef "/proc/$$/exe" ] || break
-        sleep 0.01
+        [ "/proc/$child/exe" -ef "/proc/$$/exe" ] || [ "/proc/$child/exe" -ef "$setsid" ] || break
+        sleep 0.01 || true
     done
     trap pass_on TERM USR1 USR2 HUP
     trap interrupt INT

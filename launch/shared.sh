@@ -43,7 +43,7 @@ options() {
                 shift
                 continue
             fi
-            [[ $1 = --* && $names =~ \ $name\+?\  ]] || usage "unknown option '$1'"
+            [[ $1 = --* && ($names = *" $name "* || $names = *" $name+ "*) ]] || usage "unknown option '$1'"
             [ $# -gt 1 ] || usage "$1 needs a value"
             if [[ $names = *" $name+ "* ]]; then
                 local -n array=$variable

@@ -4,7 +4,7 @@
 #
 #   launch/test.sh [--preset NAME] [--only REGEX] [--skip REGEX]
 #
-#   --preset NAME  release (the default), debug, asan (address and undefined behaviour), tsan (data
+#   --preset NAME  release (the default), debug, asan (address and undefined behavior), tsan (data
 #                  races) or coverage; layout, modules, circles, cppcheck and docs are checked
 #                  with release only
 #   --only REGEX   only the test programs whose name (module/test_thing) matches, and no checks

@@ -4,7 +4,7 @@
 usage: torch_model.py --optimizer adamw|muon --precision fp32|bf16 [--compile] [--steps N]
                       [--layers N] [--width N] [--batch N] [--micro N] [--length N] [--vocabulary N]
 
-What it computes is what bench_throughput trains: ternary weights and 8-bit activations, fake-quantised
+What it computes is what bench_throughput trains: ternary weights and 8-bit activations, fake-quantized
 with straight-through gradients; grouped-query attention by scaled_dot_product_attention; SwiGLU; sub-norms;
 a tied head; clipping; AdamW for the embedding and the norms, AdamW or Muon for the matrices. bf16 means
 autocast over f32 masters. --micro N computes N sequences at once and adds up their gradients. Random tokens.
@@ -112,7 +112,7 @@ class Model(nn.Module):
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum with Nesterov, orthogonalised by five Newton-Schulz iterations in `dtype`."""
+    """Momentum with Nesterov, orthogonalized by five Newton-Schulz iterations in `dtype`."""
 
     def __init__(self, params, dtype, lr=0.02, momentum=0.95, weight_decay=0.01):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NO_PIECE = -1, SPACE_ESCAPE = 0x2581, NEIGHBOUR_BITS = 18 };
+enum { NO_PIECE = -1, SPACE_ESCAPE = 0x2581, NEIGHBOR_BITS = 18 };
 
 /* Open addressing; key 0 marks an empty slot, so keys are stored plus one. */
 typedef struct table {
@@ -17,11 +17,11 @@ typedef struct table {
 
 struct nd_bpe {
     const nd_model_file *model;
-    int32_t ascii[128];  /* piece of a one-character text, or NO_PIECE */
-    table characters;    /* code point -> piece, beyond ASCII */
-    table pairs;         /* left piece << 32 | right piece -> piece of their union */
-    uint32_t *rank;      /* [pieces]: 0 is merged first */
-    uint8_t *neighbours; /* bit set of hashed (left, right) characters that some piece joins */
+    int32_t ascii[128]; /* piece of a one-character text, or NO_PIECE */
+    table characters;   /* code point -> piece, beyond ASCII */
+    table pairs;        /* left piece << 32 | right piece -> piece of their union */
+    uint32_t *rank;     /* [pieces]: 0 is merged first */
+    uint8_t *neighbors; /* bit set of hashed (left, right) characters that some piece joins */
 };
 
 static uint64_t hash_key(uint64_t key)
@@ -72,15 +72,15 @@ static uint64_t pair_key(int32_t left, int32_t right)
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
-static uint32_t neighbour_bit(uint32_t left, uint32_t right)
+static uint32_t neighbor_bit(uint32_t left, uint32_t right)
 {
-    return (uint32_t)(hash_key((uint64_t)left << 32 | right) & ((1u << NEIGHBOUR_BITS) - 1));
+    return (uint32_t)(hash_key((uint64_t)left << 32 | right) & ((1u << NEIGHBOR_BITS) - 1));
 }
 
 static bool may_join(const nd_bpe *bpe, uint32_t left, uint32_t right)
 {
-    const uint32_t bit = neighbour_bit(left, right);
-    return bpe->neighbours[bit >> 3] >> (bit & 7) & 1;
+    const uint32_t bit = neighbor_bit(left, right);
+    return bpe->neighbors[bit >> 3] >> (bit & 7) & 1;
 }
 
 static int32_t piece_of_character(const nd_bpe *bpe, uint32_t code)
@@ -118,7 +118,7 @@ static int32_t find_text(const sorted_piece *pieces, size_t count, const char *t
     return found ? found->token : NO_PIECE;
 }
 
-/* Visits the splits of all pieces between two characters: marks the characters as neighbours and,
+/* Visits the splits of all pieces between two characters: marks the characters as neighbors and,
  * with `store`, stores the pairs and single characters that form pieces. Returns the number. */
 static size_t visit_splits(nd_bpe *bpe, const sorted_piece *pieces, size_t count, bool store)
 {
@@ -132,8 +132,8 @@ static size_t visit_splits(nd_bpe *bpe, const sorted_piece *pieces, size_t count
                 break; /* invalid UTF-8 matches no text */
             if (at > 0) {
                 splits++;
-                const uint32_t bit = neighbour_bit(previous, code);
-                bpe->neighbours[bit >> 3] |= (uint8_t)(1u << (bit & 7));
+                const uint32_t bit = neighbor_bit(previous, code);
+                bpe->neighbors[bit >> 3] |= (uint8_t)(1u << (bit & 7));
             }
             if (at > 0 && store) {
                 const int32_t left = find_text(pieces, count, piece->text, at);
@@ -191,8 +191,8 @@ nd_status nd_bpe_open(const nd_model_file *model, const char *name, nd_bpe **bpe
     const size_t count = (size_t)model->count;
     sorted_piece *pieces = malloc(count * sizeof *pieces);
     b->rank = calloc(count, sizeof *b->rank);
-    b->neighbours = calloc(1, 1u << (NEIGHBOUR_BITS - 3));
-    ND_FAIL_GOTO(!pieces || !b->rank || !b->neighbours, failed, ND_ENOMEM,
+    b->neighbors = calloc(1, 1u << (NEIGHBOR_BITS - 3));
+    ND_FAIL_GOTO(!pieces || !b->rank || !b->neighbors, failed, ND_ENOMEM,
                  "%s: no memory for the tokenizer", name);
     ND_TRY_GOTO(build_tables(b, pieces, name), failed);
     free(pieces);
@@ -211,13 +211,13 @@ void nd_bpe_close(nd_bpe *bpe)
     table_close(&bpe->characters);
     table_close(&bpe->pairs);
     free(bpe->rank);
-    free(bpe->neighbours);
+    free(bpe->neighbors);
     free(bpe);
 }
 
 typedef struct symbol {
     int32_t piece;
-    uint32_t bytes; /* 0 once merged into its left neighbour */
+    uint32_t bytes; /* 0 once merged into its left neighbor */
     int32_t previous, next;
 } symbol;
 

@@ -35,7 +35,7 @@ typedef struct nd_model_file {
     char *text; /* storage of all pieces' texts */
 } nd_model_file;
 
-/* Parses a model file: BPE with byte fallback and identity normalisation, nothing else. `name` is
+/* Parses a model file: BPE with byte fallback and identity normalization, nothing else. `name` is
  * for messages. Names of pieces point into `bytes`. The caller frees the model, unless it failed.
  * Errors: ND_EDATA with what was expected and found; ND_ENOMEM. */
 nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,

@@ -1,7 +1,7 @@
 /* The tokenizer: SentencePiece BPE with byte fallback, in C.
  *
  * encode followed by decode returns the same bytes for any input, NUL and invalid UTF-8 included:
- * identity normalisation, no dummy prefix, no whitespace folding, and byte pieces for bytes that
+ * identity normalization, no dummy prefix, no whitespace folding, and byte pieces for bytes that
  * SentencePiece would replace. */
 #pragma once
 

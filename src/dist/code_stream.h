@@ -31,7 +31,7 @@ nd_status nd_code_stream_reserve(nd_code_stream *s, const nd_model *model, const
                                  int member, nd_arena *arena);
 void nd_code_stream_destroy(nd_code_stream *s);
 
-/* Sets every ternary weight to the ternarised master of its owner: masters [params.count], data
+/* Sets every ternary weight to the ternarized master of its owner: masters [params.count], data
  * NULL where this rank owns nothing. Unless `whole`, sends changes, for which all replicas must be
  * equal. With kernels the host waits for the device once, for the length of what it sends; damaged
  * input is then an error of a later wait. Collective. Errors: ND_EPEER, ND_ENOMEM. */

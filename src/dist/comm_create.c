@@ -35,6 +35,9 @@ nd_status nd_comm_part(nd_comm *comm, nd_comm_subset of, nd_comm **part)
     made->size = of.count;
     made->local_rank = comm->local_rank;
     made->local_size = comm->local_size;
+    if (of.stride == 1 && comm->host_ranks > 0 && of.first % comm->host_ranks == 0 &&
+        of.count % comm->host_ranks == 0)
+        made->host_ranks = comm->host_ranks;
     made->overlap = comm->overlap;
     made->threaded = comm->threaded;
     made->part_bytes = comm->part_bytes;

@@ -432,7 +432,7 @@ static void messages_abort(nd_comm *comm, int exit_code)
     abort_all(comm, exit_code);
 }
 
-/* MPI_Finalize may wait forever, so ranks first synchronise where waiting has a timeout. */
+/* MPI_Finalize may wait forever, so ranks first synchronize where waiting has a timeout. */
 static void messages_destroy(nd_comm *comm)
 {
     message_context *context = comm->context;

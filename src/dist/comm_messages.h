@@ -7,7 +7,7 @@
 
 /* How the implementation below shuts down. */
 typedef struct nd_comm_shutdown {
-    bool synchronizes;   /* synchronise the ranks first; a rank that cannot aborts the job */
+    bool synchronizes;   /* synchronize the ranks first; a rank that cannot aborts the job */
     void (*close)(void); /* called after the last message; NULL: nothing to do */
     void (*abort)(nd_comm *comm, int exit_code);
     nd_status (*part)(nd_comm *comm, nd_comm_subset of, nd_comm *part); /* nd_comm_ops.part */

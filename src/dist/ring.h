@@ -3,7 +3,7 @@
 
 #include "dist/point_to_point.h"
 
-/* nd_comm_ops.broadcast_each. A rank sends its own parts to its right neighbour, then hands on what
+/* nd_comm_ops.broadcast_each. A rank sends its own parts to its right neighbor, then hands on what
  * comes from the left one. With N ranks and B bytes in all this takes about N alpha + B beta
  * seconds (dist/links.h); each rank sends about B bytes, and of consecutive ranks on a host one
  * sends to another host and one receives from one.

@@ -20,7 +20,7 @@
  * With several groups the owner of the sum then sends it to the owners in the other groups: to the
  * one at the same place in the other half of all groups, then both in halves of halves. The first
  * owner of the sum changes with the turn, so that over many parts this is an all-gather by
- * doubling: C copies send C - 1 messages, evenly shared, and of neighbouring groups on a host one
+ * doubling: C copies send C - 1 messages, evenly shared, and of neighboring groups on a host one
  * receives it from another host.
  *
  * Rounded sums are met by the rank `taker`, whatever the groups are, so that the bits do not depend

@@ -62,7 +62,7 @@ nd_status nd_weight_gather_add(nd_weight_gather *gather, nd_model *model, const 
                                int64_t index, nd_comm *comm);
 
 /* Updates every replica from the owners' masters [params.count] (data NULL where this rank is not
- * the owner): ternarised, converted, or changed towards the master. Changes need replicas that were
+ * the owner): ternarized, converted, or changed towards the master. Changes need replicas that were
  * equal before; with `whole` no changes are sent. Weights that were added are not packed again.
  * Collective. Errors: ND_EPEER, ND_ENOMEM. */
 nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const nd_view *masters,

@@ -114,7 +114,7 @@ static nd_status write_text(const char *directory, const char *name, char *text)
     return status;
 }
 
-/* Tells transformers to build its tokenizer from tokenizer.model: no normalisation, the document
+/* Tells transformers to build its tokenizer from tokenizer.model: no normalization, the document
  * separator first. */
 static nd_status write_tokenizer(const nd_source *s, const char *directory)
 {

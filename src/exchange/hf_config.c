@@ -106,8 +106,8 @@ static nd_status set_arch(const config_reader *r)
         "%s: hidden_act is missing, which means relu2 for bitnet; this program's graph uses silu",
         r->path);
     ND_TRY(check_text(r, "hidden_act", "silu", "the feed-forward layers here are SwiGLU"));
-    const json_t *quantisation = json_object_get(r->root, "quantization_config");
-    ND_FAIL_IF(quantisation && !json_is_null(quantisation), ND_EDATA,
+    const json_t *quantization = json_object_get(r->root, "quantization_config");
+    ND_FAIL_IF(quantization && !json_is_null(quantization), ND_EDATA,
                "%s: the weights are quantized (quantization_config); expected plain ones", r->path);
     return nd_config_set_key(r->config, "model", "arch", type, r->path);
 }

@@ -11,7 +11,7 @@ typedef struct nd_import_options {
     const char *data_path; /* goes into the checkpoint's configuration */
 } nd_import_options;
 
-/* From files of nd_export_safetensors, writes masters that ternarise to the exported codes and
+/* From files of nd_export_safetensors, writes masters that ternarize to the exported codes and
  * scales; from others, the weights become the masters, which the first step makes ternary. Prints
  * notes for the user to `out`. Errors: ND_EDATA naming file and tensor; ND_ECONFIG when the run has
  * checkpoints already; ND_ECHECKPOINT and ND_EIO when it cannot be written. */

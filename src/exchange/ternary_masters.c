@@ -36,8 +36,8 @@ static nd_status convert_part(const char *name, float *values, int64_t count, fl
     return ND_OK;
 }
 
-/* Checks that ternarising the masters gives these codes and scales. */
-static nd_status check_ternarised(nd_backend *b, const char *name, nd_cview values,
+/* Checks that ternarizing the masters gives these codes and scales. */
+static nd_status check_ternarized(nd_backend *b, const char *name, nd_cview values,
                                   const int8_t *codes, const float *scales, int64_t groups)
 {
     const int64_t parts = groups ? values.rows * groups : 1;
@@ -71,7 +71,7 @@ nd_status nd_ternary_masters(nd_backend *backend, const char *name, float *value
     nd_status status = ND_CHECK(codes && scales, ND_ENOMEM, "no memory for the codes of %s", name);
     for (int64_t i = 0; status == ND_OK && i < parts; i++)
         status = convert_part(name, values + i * each, each, scale, &scales[i], codes + i * each);
-    ND_IF_OK(check_ternarised(backend, name, nd_cview_of(values, ND_F32, rows, cols), codes, scales,
+    ND_IF_OK(check_ternarized(backend, name, nd_cview_of(values, ND_F32, rows, cols), codes, scales,
                               groups));
     free(codes);
     free(scales);

@@ -1,4 +1,4 @@
-/* Muon: momentum, orthogonalised (Jordan et al. 2024; scale of arXiv:2502.16982). */
+/* Muon: momentum, orthogonalized (Jordan et al. 2024; scale of arXiv:2502.16982). */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -50,6 +50,6 @@ float nd_muon_scale(int64_t rows, int64_t cols);
 nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *m, nd_cview g,
                          const nd_muon_params *params, const nd_muon_scratch *scratch);
 
-/* FLOPs of one orthogonalisation: iterations * (4 m^2 n + 2 m^3), m = min(rows, cols). For long
+/* FLOPs of one orthogonalization: iterations * (4 m^2 n + 2 m^3), m = min(rows, cols). For long
  * matrices in f32 fewer are executed (muon.c). */
 double nd_muon_flops(int64_t rows, int64_t cols, int iterations);

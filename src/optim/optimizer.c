@@ -119,7 +119,7 @@ void nd_optimizer_gradient_shape(const nd_optimizer *o, int64_t index, int64_t *
 
 /* The smallest scratch for every matrix updated here. */
 typedef struct scratch_size {
-    int64_t largest, side;     /* elements of an orthogonalised matrix; its smaller side */
+    int64_t largest, side;     /* elements of an orthogonalized matrix; its smaller side */
     int64_t lifted, reduced;   /* elements of a projected matrix; of R where it is projected here */
     int64_t rank, left, right; /* of the low-rank codec's matrices */
 } scratch_size;
@@ -286,7 +286,7 @@ static nd_status lift(nd_optimizer *o, int64_t index, nd_cview direction, double
     return nd_galore_lift(o->backend, g, *lifted, nd_as_const(projector), direction, (float)factor);
 }
 
-/* lifted += galore_residual times the orthogonalised remainder of the gradient beyond `reduced`. */
+/* lifted += galore_residual times the orthogonalized remainder of the gradient beyond `reduced`. */
 static nd_status add_residual(nd_optimizer *o, int64_t index, nd_view lifted, nd_cview gradient,
                               nd_cview reduced, const nd_muon_params *p)
 {

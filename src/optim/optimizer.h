@@ -53,7 +53,7 @@ nd_status nd_optimizer_whole_states(const nd_optimizer *optimizer, int64_t index
 
 /* Updates an owned parameter. `step` counts from 0; `gradient` (f32) is multiplied by
  * gradient_scale first. With GaLore and N the direction of R in the subspace: w -= lr (galore_scale
- * U + galore_residual O), where U is the matrix that N represents and O the orthogonalised
+ * U + galore_residual O), where U is the matrix that N represents and O the orthogonalized
  * remainder, G minus what R represents. */
 nd_status nd_optimizer_update(nd_optimizer *optimizer, int64_t index, nd_view master,
                               nd_cview gradient, float gradient_scale, int64_t step);

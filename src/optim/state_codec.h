@@ -1,4 +1,4 @@
-/* How an optimizer stores a matrix between steps: in f32, or quantised.
+/* How an optimizer stores a matrix between steps: in f32, or quantized.
  *
  * A codec says which tensors it stores, how they are decoded to the matrix and how it is encoded
  * again. At most one matrix at a time is in full precision, in scratch memory that all share. */

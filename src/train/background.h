@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-/* Zero-initialised: no task. */
+/* Zero-initialized: no task. */
 typedef struct nd_background {
     nd_status (*work)(void *context);
     void *context;

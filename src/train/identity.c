@@ -17,6 +17,9 @@
 #define RUN_ID_COMMENT "; run_id = "
 #define BASE_COMMENT "; resumed = "
 
+/* A path that is no line of a configuration is not remembered. */
+enum { BASE_MAX = 950 };
+
 /* Finishes a growing text; the caller frees `*text`, even after an error. */
 static nd_status close_text(FILE *memory, char **text)
 {
@@ -128,7 +131,7 @@ nd_status nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE], bool *for
 
 void nd_run_base_write(const char *checkpoint, FILE *out)
 {
-    if (!strpbrk(checkpoint, "\r\n")) /* would end the comment */
+    if (!strpbrk(checkpoint, "\r\n") && strlen(checkpoint) < BASE_MAX)
         fprintf(out, BASE_COMMENT "%s\n\n", checkpoint);
 }
 

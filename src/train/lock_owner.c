@@ -129,7 +129,7 @@ nd_owner_state nd_lock_owner_state(const nd_lock_owner *o, const nd_lock_owner *
         return ND_OWNER_GONE;
     if (same_boot && o->pid_namespace == self->pid_namespace)
         return process_start(o->pid) == o->process_start ? ND_OWNER_ALIVE : ND_OWNER_GONE;
-    /* A neighbouring container: other pids, but the same kernel, which knows all locks. */
+    /* A neighboring container: other pids, but the same kernel, which knows all locks. */
     if (same_boot)
         return lock == ND_FILE_LOCK_FREE && o->locked ? ND_OWNER_GONE : ND_OWNER_UNKNOWN;
     if (same_host)

@@ -26,7 +26,7 @@ typedef struct nd_phase_range {
     int rank;                /* of the maximum; the lowest one on a tie */
 } nd_phase_range;
 
-/* The times of all ranks in a step, summarised. */
+/* The times of all ranks in a step, summarized. */
 typedef struct nd_times_summary {
     nd_phase_range phases[ND_PHASE_COUNT];
     nd_phase_range own; /* data, passes and update: work that does not involve other ranks */

@@ -173,7 +173,7 @@ static nd_status flip(nd_run *run)
     return flip_at(run, at, "codes");
 }
 
-/* Checks the replicas of one worker, or of the model of the last synchronisation. */
+/* Checks the replicas of one worker, or of the model of the last synchronization. */
 static nd_status check_replicas(nd_run *run)
 {
     nd_comm *comm = run->comm;

@@ -1,5 +1,6 @@
 #include "train/resume.h"
 
+#include "train/identity.h"
 #include "train/resume_check.h"
 #include "train/snapshot/snapshot.h"
 
@@ -84,6 +85,14 @@ static nd_status resume_snapshot(nd_run *run, bool *done)
     return status;
 }
 
+/* A snapshot may be lost, and then the run begins again where it began. */
+static nd_status keep_base(nd_run *run)
+{
+    char path[ND_CHECKPOINT_PATH_MAX];
+    ND_TRY(nd_run_base_read(run->config.logging.run_dir, path, sizeof path));
+    return nd_resume_note_base(run, path);
+}
+
 nd_status nd_resume(nd_run *run, const char *resume)
 {
     char checkpoint[ND_CHECKPOINT_PATH_MAX];
@@ -91,7 +100,7 @@ nd_status nd_resume(nd_run *run, const char *resume)
     if (run->saving.snapshots && strcmp(resume, "auto") == 0)
         ND_TRY(resume_snapshot(run, &done));
     if (done)
-        return ND_OK;
+        return nd_comm_agree(run->comm, run->comm->rank == 0 ? keep_base(run) : ND_OK);
     ND_TRY(nd_resume_choose(run, resume, checkpoint));
     if (!checkpoint[0])
         return ND_OK;

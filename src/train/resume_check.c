@@ -44,32 +44,50 @@ static nd_status check_run(const nd_config *config, const char *checkpoint)
 }
 
 /* Of a run that began with a checkpoint of another directory and has none of its own yet. */
-static nd_status find_base(const char *run_dir, char path[ND_CHECKPOINT_PATH_MAX])
+static nd_status find_base(const nd_config *config, char path[ND_CHECKPOINT_PATH_MAX])
 {
+    const char *run_dir = config->logging.run_dir;
     nd_checkpoint c;
     ND_TRY(nd_run_base_read(run_dir, path, ND_CHECKPOINT_PATH_MAX));
     if (!path[0])
         return ND_OK;
-    if (nd_checkpoint_open(path, true, &c) != ND_OK) {
+    const nd_status status = nd_checkpoint_open(path, true, &c);
+    if (status != ND_OK) {
+        const nd_error error = *nd_error_get();
         nd_error_clear();
-        return ND_FAIL(ND_ECHECKPOINT,
-                       "the run in %s began with %s (config.ini) and has no checkpoint of its own, "
-                       "and that one can no longer be resumed; --resume none starts a new run",
-                       run_dir, path);
+        return ND_FAIL(status,
+                       "the run in %s began with %s (config.ini) and has no checkpoint of its own: "
+                       "%.1000s%s",
+                       run_dir, path, error.message,
+                       status == ND_ECHECKPOINT ? "; --resume none starts a new run" : "");
     }
     nd_checkpoint_close(&c);
-    return ND_OK;
+    return check_run(config, path);
+}
+
+/* Where nd_checkpoint_newest looks. */
+static bool is_own(const nd_config *config, const char *path)
+{
+    char checkpoints[ND_CHECKPOINT_PATH_MAX];
+    nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
+    char *inner = realpath(path, NULL), *outer = realpath(checkpoints, NULL);
+    if (inner && strrchr(inner, '/'))
+        *strrchr(inner, '/') = '\0';
+    const bool own = inner && outer && strcmp(inner, outer) == 0;
+    free(inner);
+    free(outer);
+    return own;
 }
 
 nd_status nd_resume_note_base(nd_run *run, const char *path)
 {
-    char checkpoints[ND_CHECKPOINT_PATH_MAX];
-    nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
     free(run->restored.base);
     run->restored.base = NULL;
-    if (lies_in(path, checkpoints))
+    if (!path[0] || is_own(&run->config, path))
         return ND_OK;
     run->restored.base = realpath(path, NULL);
+    if (!run->restored.base)
+        run->restored.base = strdup(path);
     return ND_CHECK(run->restored.base, ND_ENOMEM, "no memory for the path of a checkpoint");
 }
 
@@ -84,7 +102,7 @@ nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
     if (!run->start.has_directory)
         ND_TRY(nd_checkpoint_search(c->logging.run_dir, NULL, elsewhere));
     if (!elsewhere[0])
-        return find_base(c->logging.run_dir, path);
+        return find_base(c, path);
     return ND_FAIL(ND_ECHECKPOINT,
                    "%s holds no checkpoint, but the run in %s has %s; to resume it "
                    "give its --checkpoint-dir, to start a new run --resume none",

@@ -16,8 +16,8 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
  * checkpoints are elsewhere, or the one it began with is gone. */
 nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
-/* Sets run->restored.base for a run that resumes the checkpoint `path`. Rank 0. Errors:
- * ND_ENOMEM. */
+/* Sets run->restored.base for a run that resumes the checkpoint `path`, "" for none. Rank 0.
+ * Errors: ND_ENOMEM. */
 nd_status nd_resume_note_base(nd_run *run, const char *path);
 
 /* Checks that no checkpoint where this run will save its own, and remove older ones, is of another

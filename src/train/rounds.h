@@ -1,4 +1,4 @@
-/* Rare synchronisation: K workers train separately for H steps, then combine into one model
+/* Rare synchronization: K workers train separately for H steps, then combine into one model
  * (DiLoCo, arXiv:2311.08105; with Muon inside: MuLoCo, arXiv:2505.23725).
  *
  * A worker is a complete nd_run with its own masters, optimizer and reducer. Its batch is its block
@@ -7,7 +7,7 @@
  * workers one after another. Either way a rank's workers read the rank's contiguous part of the
  * batch, and the results of a worker do not depend on R.
  *
- * The run itself holds the model of the last synchronisation: its masters are those that the
+ * The run itself holds the model of the last synchronization: its masters are those that the
  * workers started from, on all ranks that own the parameter within their worker, and evaluations
  * use its codes. train/outer_step.h describes the end of a round. */
 #pragma once
@@ -58,6 +58,6 @@ nd_status nd_rounds_finish_inside(const nd_run *run);
  * collective. */
 void nd_rounds_count_traffic(nd_run *run);
 
-/* After masters were initialised or restored: sets the run's model to that of its masters and, with
+/* After masters were initialized or restored: sets the run's model to that of its masters and, with
  * `workers`, also each worker's masters to them. Collective over `inside`. */
 nd_status nd_rounds_adopt(nd_run *run, bool workers);

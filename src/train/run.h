@@ -100,7 +100,7 @@ typedef struct nd_run {
 } nd_run;
 
 /* Builds everything except the loader from a checked configuration: opens the data, reserves all
- * memory, initialises masters from the seed and gathers weights. Uses run->backend if that is set;
+ * memory, initializes masters from the seed and gathers weights. Uses run->backend if that is set;
  * the run owns it. With [dist] group_ranks = 0 all ranks are one group. The caller destroys the
  * run. Collective. */
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);

@@ -13,7 +13,7 @@
  * nd_plan_groups_predict. */
 nd_status nd_run_choose_groups(nd_run *run);
 
-/* Writes "1 of 8 ranks: 41.2 ms a step predicted (2 of 4: 43.1); parts of 64 KiB: 40.1 ms;
+/* Writes "1 of 8 ranks: 41.2 ms a step predicted (2 of 4: 43.1); in parts of 64 KiB 40.1 ms;
  * measured ...": the grouping with index `chosen`, the others, the parts of messages, and the links
  * and rates they are predicted from. */
 void nd_run_groups_describe(const nd_plan_groups *groups, int chosen, const nd_plan_parts *parts,

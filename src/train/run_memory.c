@@ -56,7 +56,7 @@ static nd_status reserve_worker(nd_run *run, nd_memory_category category, nd_are
     return ND_FAIL(ND_EINTERNAL, "no memory category %d", (int)category);
 }
 
-/* The run's own memory besides its workers: the model of the last synchronisation. */
+/* The run's own memory besides its workers: the model of the last synchronization. */
 static nd_status reserve_common(nd_run *run, nd_memory_category category, nd_arena *arena)
 {
     switch (category) {

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Distributes a step's micro-batches over the ranks. */
 enum { NEAR_RANKS = 3 };
 
 /* Writes which numbers of ranks can share `micro_batches`: at most three up to `ranks` and three
@@ -22,7 +21,8 @@ static void list_ranks(int64_t micro_batches, int64_t workers, int64_t ranks, ch
         if (micro_batches % n == 0 && (n % workers == 0 || workers % n == 0))
             near[count++] = n;
     const int below = count;
-    for (int64_t n = ranks + 1; n <= micro_batches && count < below + NEAR_RANKS; n++)
+    for (int64_t n = ranks + 1; n <= micro_batches && n <= 64 * ranks && count < below + NEAR_RANKS;
+         n++)
         if (micro_batches % n == 0 && (n % workers == 0 || workers % n == 0))
             near[count++] = n;
     for (int i = 0; i < count; i++)
@@ -34,6 +34,7 @@ static void list_ranks(int64_t micro_batches, int64_t workers, int64_t ranks, ch
     snprintf(text + used, size - used, " rank%s", count == 1 && near[0] == 1 ? "" : "s");
 }
 
+/* Distributes a step's micro-batches over the ranks. */
 static nd_status split_batch(nd_run *run)
 {
     const nd_config *c = &run->config;
@@ -54,7 +55,7 @@ static nd_status split_batch(nd_run *run)
     return ND_OK;
 }
 
-/* Sets the configured group_ranks and part_kib. Errors: ND_ECONFIG when it does not divide the
+/* Sets the configured part_kib and group_ranks. Errors: ND_ECONFIG when these do not divide the
  * ranks. */
 static nd_status set_groups(nd_run *run)
 {

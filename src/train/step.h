@@ -29,7 +29,7 @@ typedef struct nd_step_result {
     bool save_ready;
     bool snapshot_ready; /* the same for a snapshot */
     nd_judgement judgement;
-    bool round_ended; /* workers synchronised after this step (train/rounds.h) */
+    bool round_ended; /* workers synchronized after this step (train/rounds.h) */
     bool skipped;     /* nothing was updated; skipped_because is the reason in words */
     /* with immediate updates: masters changed, even if the step was then skipped */
     bool partly_updated;

@@ -164,6 +164,6 @@ Test(chat, logits_replace_logits_and_no_other_file_of_their_size)
         "$B $S > log && cp f first && $B $S > log && cmp f first || exit 1;"
         "for mine in 'yes mine' 'cat /dev/zero' 'yes \"$(printf \"\\\\1\\\\0\")\"' "
         "'cat /dev/urandom'; do eval \"$mine\" | head -c $((2 * 4 * 400)) > f; cp f before; "
-        "$B $S > log 2>&1; test $? = 1 && grep 'f: this file holds no logits of 400' log && "
+        "$B $S > log 2>&1; test $? = 2 && grep 'f: this file holds no logits of 400' log && "
         "cmp f before || { cat log; exit 2; }; done; rm f; touch f; $B $S > log");
 }

@@ -34,7 +34,7 @@ static void over_shapes_and_dtypes(shape_test test)
     harness_close(&h);
 }
 
-static void check_quantised(const harness *h, const char *what, const outputs *q)
+static void check_quantized(const harness *h, const char *what, const outputs *q)
 {
     int64_t off = 0;
     const int64_t count = nd_view_count(nd_as_const(q->view[0]));
@@ -61,7 +61,7 @@ static void rmsnorm_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, n
     const outputs q = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
     const outputs a = poisoned_outputs(h, ND_F32, ND_F32, rows, 1);
     RUN(h, rmsnorm_quantize, q.view[i], a.view[i], r.view[i], x, w);
-    check_quantised(h, "rmsnorm_quantize q", &q);
+    check_quantized(h, "rmsnorm_quantize q", &q);
     check_close(h, "rmsnorm_quantize a", &a, TOLERANCE_F32);
     check_close(h, "rmsnorm_quantize r", &r, TOLERANCE_F32);
 }
@@ -107,7 +107,7 @@ static void swiglu_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd
     const outputs a = poisoned_outputs(h, ND_F32, ND_F32, rows, 1);
     const outputs r = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
     RUN(h, swiglu_rmsnorm_quantize, q.view[i], a.view[i], r.view[i], gate, up, w);
-    check_quantised(h, "swiglu_rmsnorm_quantize q", &q);
+    check_quantized(h, "swiglu_rmsnorm_quantize q", &q);
     check_close(h, "swiglu_rmsnorm_quantize a", &a, TOLERANCE_F32);
     check_close(h, "swiglu_rmsnorm_quantize r", &r, TOLERANCE_F32);
 }

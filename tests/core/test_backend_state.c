@@ -186,7 +186,7 @@ static void adamw_case(harness *h, int64_t rows, int64_t cols, nd_dtype w_type, 
     check_close(h, "adamw_blocks w", &w, w_type == ND_BF16 ? 8e-3 : 1e-6);
     check_same_bits(h, "adamw_blocks m", &m.codes);
     check_same_bits(h, "adamw_blocks v", &v.codes);
-    /* f32 and double moments may fall on two sides of a limit: neighbours, and rarely. */
+    /* f32 and double moments may fall on two sides of a limit: neighbors, and rarely. */
     int64_t off = 0;
     for (int64_t i = 0; i < rows * cols; i++) {
         const double dm =

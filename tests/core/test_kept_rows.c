@@ -422,7 +422,7 @@ static size_t aligned(size_t bytes)
     return (bytes + ND_ARENA_ALIGN - 1) / ND_ARENA_ALIGN * ND_ARENA_ALIGN;
 }
 
-/* The quantised inputs of projections are computed again. */
+/* The quantized inputs of projections are computed again. */
 Test(kept_rows, a_layer_keeps_its_residual_streams_attention_and_gates_alone)
 {
     nd_model_config c = nd_model_fixture_config(ND_ARCH_BITNET, ND_BF16);

@@ -255,7 +255,7 @@ Test(model, a_device_computes_more_rows_of_logits_at_once_and_their_memory_is_co
     cr_assert_eq(nd_model_logit_rows(&config), 1024);
 }
 
-/* The straight-through gradient is that of the dense model at the dequantised weights. */
+/* The straight-through gradient is that of the dense model at the dequantized weights. */
 Test(model, ternary_gradients_are_those_of_the_dequantized_model)
 {
     nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F64);

@@ -52,7 +52,7 @@ Test(sample_order, another_seed_is_another_order)
     cr_assert_lt(equal_places(3, 4, 4, 4), 10);
 }
 
-Test(sample_order, neighbours_are_scattered_evenly)
+Test(sample_order, neighbors_are_scattered_evenly)
 {
     /* The mean distance between two random places of 0..n-1 is n / 3. */
     const int64_t n = 10000;

@@ -45,7 +45,7 @@ typedef struct partial {
     nd_comm_piece pieces[PIECES];
 } partial;
 
-/* As one rank adds them: leaf by leaf onto a stack, equal neighbours merged. */
+/* As one rank adds them: leaf by leaf onto a stack, equal neighbors merged. */
 static void add_leaves(partial *mine, int piece, int64_t first, int64_t leaves)
 {
     float *const *slots = mine->slots[piece];

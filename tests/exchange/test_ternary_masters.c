@@ -1,4 +1,4 @@
-/* Masters that ternarise to given codes and scales. nd_ternary_masters checks that itself and fails
+/* Masters that ternarize to given codes and scales. nd_ternary_masters checks that itself and fails
  * when they do not; the first tests show that it is needed and that the check is of something. */
 #include "core/base/float_formats.h"
 #include "exchange/ternary_masters.h"
@@ -44,7 +44,7 @@ static void ternarize(float *values, int groups, int8_t *codes, float *scales)
                                nd_cview_of(values, ND_F32, ROWS, COLS)));
 }
 
-Test(ternary_masters, dequantised_weights_themselves_would_come_back_smaller)
+Test(ternary_masters, dequantized_weights_themselves_would_come_back_smaller)
 {
     float values[COUNT], scale = nd_f16_round(0.037f), got;
     int8_t codes[COUNT];

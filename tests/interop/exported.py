@@ -32,7 +32,7 @@ def masters(checkpoint):
     return found
 
 
-def dequantised(w, group):
+def dequantized(w, group):
     """Codes times scale, by docs/model.md."""
     x = w.astype(np.float64).reshape(1 if group == 0 else w.size // group, -1)
     s = np.maximum(np.abs(x).mean(axis=1, keepdims=True), 1e-5).astype(np.float16)

@@ -4,7 +4,7 @@
 usage: gguf_vs_llama_cpp.py NANOCHAT_DIST CHECKPOINT DATA_PATH [--windows N] [--texts FILE...]
 
 1. Exports every GGUF type. Reads them back with the gguf package and compares each tensor,
-   dequantised there, with codes and scales computed here from the HDF5 masters: they must be equal
+   dequantized there, with codes and scales computed here from the HDF5 masters: they must be equal
    to the bit.
 2. Tokens of texts: llama.cpp's and ours must be equal.
 3. Perplexity of the first N held-out windows in llama.cpp against `eval`: f32 within 0.1 % of
@@ -30,7 +30,7 @@ import h5py
 import llama_cpp
 import numpy as np
 
-from exported import check, dequantised, failures, masters, run
+from exported import check, dequantized, failures, masters, run
 
 PACKED = ["tq2_0", "tq1_0", "q2_0"]
 TYPES = ["f32", "f16"] + PACKED
@@ -47,7 +47,7 @@ def check_tensors(path, name, weights, group):
         elif t.name in ("token_embd.weight", "output.weight"):
             want = w if name == "f32" else w.astype(np.float16).astype(np.float32)
         else:
-            want = dequantised(w, group)
+            want = dequantized(w, group)
         # Zero has a sign in what is computed here only.
         if not np.array_equal(got.reshape(want.shape) + 0.0, want + 0.0):
             exact, worst = False, t.name
@@ -173,13 +173,13 @@ def main():
                    "--samples", str(len(held_out)), "--precision", "fp32", "--json", *extra)
         return json.loads(text)["val_loss"]
 
-    quantised, plain = evaluate(), evaluate("--no-activation-quant")
-    print(f"        eval: perplexity {np.exp(quantised):.4f}, without activation quantisation "
+    quantized, plain = evaluate(), evaluate("--no-activation-quant")
+    print(f"        eval: perplexity {np.exp(quantized):.4f}, without activation quantization "
           f"{np.exp(plain):.4f}; {len(held_out)} windows of {length}")
     for name in TYPES:
         other = load(f"{directory}/{name}.gguf", context)
         loss = loss_of(other, held_out)
-        want, bound = (quantised, 1e-2) if name in PACKED else (plain, 1e-3)
+        want, bound = (quantized, 1e-2) if name in PACKED else (plain, 1e-3)
         error = np.exp(loss - want) - 1.0
         check(abs(error) <= bound, f"{name} perplexity: {np.exp(loss):.4f}, {100 * error:+.4f} % "
               f"({os.path.getsize(f'{directory}/{name}.gguf')} bytes)")

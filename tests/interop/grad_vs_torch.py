@@ -4,8 +4,8 @@
 usage: grad_vs_torch.py NANOCHAT_DIST CHECKPOINT [--reference]
 
 Builds the model of docs/model.md from the checkpoint's config.ini and HDF5 masters, computes loss
-and gradients by autograd with straight-through quantisers, runs the program on the same tokens, and
-prints the normalised error of every gradient. Exits 1 when the loss differs by more than 1e-4
+and gradients by autograd with straight-through quantizers, runs the program on the same tokens, and
+prints the normalized error of every gradient. Exits 1 when the loss differs by more than 1e-4
 (relative) or a gradient by more than 2 % (one activation on a rounding tie moves a gradient by
 about 1 %; with --reference and no ties the errors are of order 1e-6). With use_collider in the
 checkpoint's config, the choice of tokens (/kept) is made again from the losses of the model here,

@@ -34,7 +34,7 @@ import safetensors.torch
 import torch
 import transformers
 
-from exported import check, dequantised, failures, masters, run
+from exported import check, dequantized, failures, masters, run
 
 PARTS = {
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
@@ -127,7 +127,7 @@ def main():
         want = {}
         for name, w in weights.items():
             ternary = "norm" not in name and name not in TOP
-            x = their_rows(dequantised(w, group) if ternary else w, name, arch, heads, kv_heads)
+            x = their_rows(dequantized(w, group) if ternary else w, name, arch, heads, kv_heads)
             want[their_name(name)] = torch.from_numpy(np.ascontiguousarray(x)).to(dtype)
         compare_tensors(path, want, kind)
         run(a.program, "import", "--from", path, "--out", f"{directory}/run")

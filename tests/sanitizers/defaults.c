@@ -7,7 +7,7 @@
  * mapped: a leak in an unloaded library has no name to match. Finding the names takes 0.3 s of each
  * rank, so that what MPI_Init allocates is none to begin with.
  *
- * Races (tsan). Open MPI, HDF5, oneDNN, SentencePiece and libgomp synchronise in ways that are not
+ * Races (tsan). Open MPI, HDF5, oneDNN, SentencePiece and libgomp synchronize in ways that are not
  * seen, as they are compiled without -fsanitize. What they touch is left out
  * (ignore_noninstrumented_modules). OpenMP's barriers are not seen either, so a test has one OpenMP
  * thread (OMP_THREAD_LIMIT=1 in tests/CMakeLists.txt); the loader's and the other threads that this

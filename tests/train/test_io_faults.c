@@ -25,22 +25,22 @@ static void fail_at_each_call(const char *kind, int stride, const char *set)
     fputs(output, stderr);
 }
 
-static const char *const quantised = "training.use_8bit_optim=true training.use_galore=true "
+static const char *const quantized = "training.use_8bit_optim=true training.use_galore=true "
                                      "training.galore_rank=8 model.vocab_size=256";
 
 Test(io_faults, a_disk_full_from_any_call_on_leaves_a_whole_checkpoint_and_a_named_file)
 {
-    fail_at_each_call("enospc", 5, quantised);
+    fail_at_each_call("enospc", 5, quantized);
 }
 
 Test(io_faults, an_io_error_at_any_call_does_too)
 {
-    fail_at_each_call("eio", 5, quantised);
+    fail_at_each_call("eio", 5, quantized);
 }
 
 Test(io_faults, writes_that_are_cut_short_are_continued)
 {
-    fail_at_each_call("short", 7, quantised);
+    fail_at_each_call("short", 7, quantized);
 }
 
 /* Two ranks; the disk fails on one of them. Then the run goes on, alone. Steps after the save are

@@ -220,7 +220,8 @@ Test(resume, of_a_run_that_began_elsewhere_goes_back_there_until_it_has_saved)
         nd_test_shell(output, sizeof output, "%s --config %s --run-dir %s --resume auto", ND_BINARY,
                       nd_test_here.config, again);
     cr_assert_eq(code, 4, "exit %d: %s", code, output);
-    cr_assert(strstr(output, "began with") && strstr(output, "/first/checkpoints/step_00000008"),
+    cr_assert(strstr(output, "began with") && strstr(output, "--resume none starts a new run") &&
+                  strstr(output, "/first/checkpoints/step_00000008"),
               "%s", output);
 }
 

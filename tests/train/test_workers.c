@@ -83,7 +83,7 @@ Test(workers, rounded_changes_and_states_are_the_same_to_the_bit_too)
             "--set hardware.pack_ternary_weights=true");
 }
 
-Test(workers, one_worker_that_synchronises_every_step_is_a_run_without_workers)
+Test(workers, one_worker_that_synchronizes_every_step_is_a_run_without_workers)
 {
     const outcome plain = train(0, "plain", "");
     const outcome one =
@@ -208,8 +208,8 @@ Test(workers, a_change_of_the_format_or_of_the_steps_of_a_round_is_said_and_resi
     cr_assert_eq(code, 0, "exit %d: %s", code, output);
 }
 
-/* Held-out loss and the master in a checkpoint are of the model of the last synchronisation. */
-Test(workers, what_is_evaluated_and_exported_is_the_model_of_the_last_synchronisation)
+/* Held-out loss and the master in a checkpoint are of the model of the last synchronization. */
+Test(workers, what_is_evaluated_and_exported_is_the_model_of_the_last_synchronization)
 {
     char output[8192], run[128];
     double held_out[ND_TEST_STEPS_MAX];

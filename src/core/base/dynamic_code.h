@@ -1,4 +1,4 @@
-/* The 8-bit dynamic code of AdamW moments (dynamic tree quantisation, arXiv:2110.02861, section
+/* The 8-bit dynamic code of AdamW moments (dynamic tree quantization, arXiv:2110.02861, section
  * 2.2): magnitudes in (0, 1] over seven decades, the top one with the most values, so that small
  * and large elements of a block have similar relative errors.
  *

@@ -42,7 +42,7 @@ static bool are_initials(const char *written, const char *known)
 int nd_name_distance(const char *written, const char *known)
 {
     const int edits = nd_edit_distance(written, known);
-    const size_t m = strlen(written), n = strlen(known);
+    const size_t m = strnlen(written, 63), n = strlen(known); /* of which edits are counted */
     if (edits > 1 && ((m > 2 && strcasestr(known, written)) || are_initials(written, known)))
         return 1;
     return 3 * (size_t)edits <= (m > n ? m : n) ? edits : -1;

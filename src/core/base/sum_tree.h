@@ -20,7 +20,7 @@ static inline int64_t nd_sum_tree_left(int64_t count)
     return left;
 }
 
-/* Slots are a stack: each leaf is pushed, and two neighbouring blocks of equal size on top are
+/* Slots are a stack: each leaf is pushed, and two neighboring blocks of equal size on top are
  * merged, the upper added to the lower. The number of merges after leaf `leaf` of a part that
  * starts at leaf `first`. */
 static inline int nd_sum_tree_merges(int64_t first, int64_t leaf)

@@ -1,6 +1,6 @@
 /* Five ternary codes to a byte: with m = ceil(count / 5), byte j is the sum over k < 5 of
- * 3^k (code + 1) of code j + k m; codes beyond the last add nothing. Neighbouring codes are in
- * neighbouring bytes, so that a vector of bytes holds vectors of codes. */
+ * 3^k (code + 1) of code j + k m; codes beyond the last add nothing. Neighboring codes are in
+ * neighboring bytes, so that a vector of bytes holds vectors of codes. */
 #pragma once
 
 #include <stdint.h>

@@ -239,7 +239,7 @@ size_t nd_config_part_bytes(const nd_config *config);
 /* Whether Collider compares losses with a reference model's. */
 bool nd_config_uses_reference(const nd_config *config);
 
-/* Whether the run has rounds of rare synchronisation: workers or sync_every is above 1. */
+/* Whether the run has rounds of rare synchronization: workers or sync_every is above 1. */
 bool nd_config_has_rounds(const nd_config *config);
 
 /* Sequences computed at once: micro_batch_size, or when it is 0 the largest power of two that

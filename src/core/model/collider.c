@@ -140,7 +140,7 @@ static nd_status download_losses(nd_collider *c, nd_backend *b, nd_cview nll)
 }
 
 /* Sorts tokens for systematic sampling: by target, then by input token, so that tokens with similar
- * gradients are neighbours; ties are broken at random. */
+ * gradients are neighbors; ties are broken at random. */
 static void order_by_similarity(nd_collider *c, const nd_collider_tokens *tokens)
 {
     const uint64_t key = nd_rng_key(c->params.seed, "collider order");

@@ -4,7 +4,7 @@
  *   sample  token t with probability p_t = min(1, c s_t), s_t the norm of its logits' gradient, c
  *           such that a fixed number is kept; its loss has weight 1/p_t, so that the expected loss
  *           is that of all tokens
- *   loss    importance is the next-token loss, min-max normalised; a token is filtered when it is
+ *   loss    importance is the next-token loss, min-max normalized; a token is filtered when it is
  *           below `threshold` and its loss among the lowest `sparsity`
  *   excess  the same, by the loss minus a reference model's
  * A filtered token's loss is masked and its keys and values are constants. So it is in no product

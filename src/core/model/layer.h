@@ -22,7 +22,7 @@ typedef struct nd_layer_scratch {
     nd_view wide;          /* [t, f]; training: memory of the next four too */
     nd_view heads;         /* [t, h*head_dim] */
     nd_view dq, dk, dv;    /* as q, k, v */
-    nd_view weight;        /* [max out*in] dequantised weight; only without activation_quant */
+    nd_view weight;        /* [max out*in] dequantized weight; only without activation_quant */
 } nd_layer_scratch;
 
 /* Positions of one call: `sequences` of `query_len` tokens from position `start` on. In generation

@@ -21,7 +21,7 @@ typedef struct nd_model_config {
 
     nd_dtype compute;          /* of activations and dense weights: f32 or bf16; f64 in checks */
     bool ternary;              /* false: projections are dense, for gradient checks */
-    bool activation_quant;     /* false: projections see unquantised activations */
+    bool activation_quant;     /* false: projections see unquantized activations */
     bool int8_gradients;       /* ternary backward products with gradients in 8 bits */
     bool on_device;            /* more rows of logits are computed at once than in host memory */
     bool checkpointing;        /* keep a layer's input and attention output, recompute the rest */
@@ -36,7 +36,7 @@ typedef struct nd_model_config {
     nd_cross_entropy_params loss; /* gradient_scale and offset weights are set per call */
 } nd_model_config;
 
-/* From a checked configuration: ternary, with quantised activations and its loss keys. */
+/* From a checked configuration: ternary, with quantized activations and its loss keys. */
 nd_model_config nd_model_config_from(const nd_config *config);
 
 /* Further tokens with own parameters: heads or blocks of the separate and sequential forms. */

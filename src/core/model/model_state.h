@@ -72,7 +72,7 @@ void nd_model_destroy(nd_model *model);
 nd_status nd_model_reserve_weights(nd_model *model, nd_arena *arena);
 nd_status nd_model_reserve_activations(nd_model *model, nd_arena *arena, bool training);
 
-/* Sets weight i from its master [rows, cols] (f32, bf16 or f64, backend memory): ternarises
+/* Sets weight i from its master [rows, cols] (f32, bf16 or f64, backend memory): ternarizes
  * projections, converts the rest. */
 nd_status nd_model_load_weight(nd_model *model, int64_t index, nd_cview master);
 

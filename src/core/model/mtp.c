@@ -101,7 +101,7 @@ static nd_status upload_inputs(nd_model *m, int64_t k)
                                   (size_t)m->tokens * sizeof *m->mtp.column);
 }
 
-/* The normalised input of one of the block's two projections, in scratch. */
+/* The normalized input of one of the block's two projections, in scratch. */
 static nd_status block_input(nd_model *m, int64_t k, nd_cview x, nd_mtp_param norm,
                              nd_linear_input *input)
 {

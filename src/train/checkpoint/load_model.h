@@ -13,7 +13,7 @@ typedef struct nd_load_options {
     const char *target;
     int64_t threads;       /* 0: a share of the cores */
     bool reference_only;   /* use the double-accumulating reference for every op */
-    bool activation_quant; /* false: do not quantise activations */
+    bool activation_quant; /* false: do not quantize activations */
     bool extra_heads;      /* also load those of multi-token prediction */
     int64_t micro_batch;   /* 0: as configured */
     int64_t seq_length;    /* 0: as configured */

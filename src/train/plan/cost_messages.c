@@ -145,7 +145,7 @@ static void send_ahead(const ring *g, int rank, int64_t round, int64_t taken)
         s->starts[s->started % ND_WIRE_DEPTH] = start_send(g->c, rank, s->started);
 }
 
-/* One round of a group; the left neighbour of member `starts` has parts of its own. */
+/* One round of a group; the left neighbor of member `starts` has parts of its own. */
 static void advance(const ring *g, int64_t round, int first, int starts)
 {
     for (int r = first; r < first + g->ranks; r++)
@@ -193,7 +193,7 @@ nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *byt
 }
 
 /* All ranks proceed in lockstep, each sending to the rank `distance` before it or to its right
- * neighbour; ranks whose peer is on another host share their host's link. */
+ * neighbor; ranks whose peer is on another host share their host's link. */
 static double allgather_round(nd_cost_clocks *c, double bytes, int distance, bool right)
 {
     const nd_cost_machine *m = c->m;

@@ -53,7 +53,7 @@ typedef struct nd_cost_piece {
     double update;     /* seconds that its update takes the owner */
     double ready;      /* seconds after the start of its part when every rank has its gradient */
     int owner, taker;  /* of nd_comm_piece */
-    int64_t reduction; /* neighbours with the same number are one, ready together */
+    int64_t reduction; /* neighbors with the same number are one, ready together */
     int64_t exchange;  /* of nd_cost_work, that sends its weight */
 } nd_cost_piece;
 

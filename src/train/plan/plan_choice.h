@@ -29,9 +29,9 @@ typedef struct nd_plan_parts {
     double step, before; /* seconds of a step with them, and with the default; equal if kept */
 } nd_plan_parts;
 
-/* Chooses [dist] part_kib where it is `auto`: the default, or the next that saves 1 % of the predicted
- * step. Sets it in `config`. Keeps the default for rounded gradients, whose bits depend on it, on
- * GPUs, where NCCL cuts messages, and where there are so many parts that a prediction takes several
- * as one. Errors: those of nd_plan_cost_predict. */
+/* Chooses [dist] part_kib where it is `auto`: the default, or the next that saves 1 % of the
+ * predicted step. Sets it in `config`. Keeps the default for rounded gradients, whose bits depend
+ * on it, on GPUs, where NCCL cuts messages, and where there are so many parts that a prediction
+ * takes several as one. Errors: those of nd_plan_cost_predict. */
 nd_status nd_plan_parts_choose(nd_config *config, int ranks, const nd_plan_machine *machine,
                                nd_plan_parts *parts);

@@ -39,12 +39,12 @@ class Chart:
     def text(self, x, y, text, anchor="start"):
         self.parts.append('<text x="%.1f" y="%.1f" text-anchor="%s">%s</text>' % (x, y, anchor, escape(text)))
 
-    def line(self, x1, y1, x2, y2, colour, style=""):
-        self.parts.append('<path d="M%.1f %.1fL%.1f %.1f" stroke="%s"%s/>' % (x1, y1, x2, y2, colour, style))
+    def line(self, x1, y1, x2, y2, color, style=""):
+        self.parts.append('<path d="M%.1f %.1fL%.1f %.1f" stroke="%s"%s/>' % (x1, y1, x2, y2, color, style))
 
-    def box(self, x, y, width, height, colour):
+    def box(self, x, y, width, height, color):
         self.parts.append('<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s" stroke="#000000" '
-                          'stroke-width="0.5"/>' % (x, y, width, height, colour))
+                          'stroke-width="0.5"/>' % (x, y, width, height, color))
 
     def legend(self, name):
         """Where the sample of the next name of the legend stands, at its left and middle."""
@@ -96,11 +96,11 @@ def lines(x_label, y_label, curves, marks):
         if not curve:
             continue
         style = ' stroke-width="1.5" fill="none" stroke-dasharray="%s"' % DASHES[i % len(DASHES)]
-        colour, places = COLOURS[i % len(COLOURS)], [(chart.x(x), chart.y(y)) for x, y in curve]
+        color, places = COLOURS[i % len(COLOURS)], [(chart.x(x), chart.y(y)) for x, y in curve]
         chart.parts.append('<path d="M%s" stroke="%s"%s/>' % (
-            "L".join("%.1f %.1f" % place for place in places), colour, style))
+            "L".join("%.1f %.1f" % place for place in places), color, style))
         x, y = chart.legend(name)
-        chart.line(x, y, x + 34, y, colour, style)
+        chart.line(x, y, x + 34, y, color, style)
         if marks:
             chart.parts += [mark(i, *place) for place in places + [(x + 17, y)]]
     return chart.svg()

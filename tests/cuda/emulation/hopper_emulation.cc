@@ -56,7 +56,7 @@ barrier &barrier_at(const uint64_t *at)
 {
     const auto found = barriers.find(at);
     if (found == barriers.end())
-        fail("a barrier that was not initialised");
+        fail("a barrier that was not initialized");
     return found->second;
 }
 

@@ -52,7 +52,7 @@ static size_t layout_space(const forward_call *c, char *memory, forward_space *s
     return total;
 }
 
-/* exp(scores - max) over the visible keys of each row, and the normaliser. */
+/* exp(scores - max) over the visible keys of each row, and the normalizer. */
 static void softmax_block(const nd_fast_kernels *k, const forward_call *c, forward_space s,
                           nd_attention_rows rows, int64_t kv_head, int64_t tiles,
                           float *inverse_sum)

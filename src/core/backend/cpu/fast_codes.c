@@ -1,4 +1,4 @@
-/* Fast layer: ternary codes and the quantisation of activations. */
+/* Fast layer: ternary codes and the quantization of activations. */
 #include "core/backend/cpu/fast_rows.h"
 #include "core/backend/cpu/op_families.h"
 #include "core/base/trits.h"

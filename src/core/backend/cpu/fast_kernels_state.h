@@ -1,4 +1,4 @@
-/* The kernels of quantised state, included by fast_kernels_body.h after `select_float`. */
+/* The kernels of quantized state, included by fast_kernels_body.h after `select_float`. */
 /* The bits of magnitudes compare like the floats, with NaN above infinity. */
 static float max_magnitude(const float *x, int64_t n)
 {

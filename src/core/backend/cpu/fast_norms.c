@@ -1,4 +1,4 @@
-/* Fast layer: RMSNorm, alone and fused with quantisation. */
+/* Fast layer: RMSNorm, alone and fused with quantization. */
 #include "core/backend/cpu/fast_rows.h"
 #include "core/backend/cpu/op_families.h"
 
@@ -29,7 +29,7 @@ void nd_fast_add_blocks(const nd_cpu_fast *fast, nd_view dw, const float *partia
     }
 }
 
-/* y = the normalised rows; with `a`, their int8 codes and scales. */
+/* y = the normalized rows; with `a`, their int8 codes and scales. */
 static nd_status normalize(nd_cpu_fast *fast, nd_view y, const nd_view *a, nd_view r, nd_cview x,
                            nd_cview w)
 {

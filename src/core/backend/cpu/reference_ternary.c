@@ -1,4 +1,4 @@
-/* Reference: ternary codes, activation quantisation, and the products. */
+/* Reference: ternary codes, activation quantization, and the products. */
 #include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/reference.h"
 #include "core/base/trits.h"
