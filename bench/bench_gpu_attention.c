@@ -10,7 +10,7 @@
 #include "cli/args.h"
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
-#include "train/run_backend.h"
+#include "train/run/run_backend.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
 #include "core/base/clock.h"
 #include "data/dataset.h"
 #include "data/loader.h"
-#include "data/shard.h"
+#include "data/shards/shard.h"
 
 #include <hdf5.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* What the times of a step's phases cost (train/rank_times.h): everything that a step does for them
+/* What the times of a step's phases cost (train/log/rank_times.h): everything that a step does for them
  * and would not do without them, by itself and many times over, since it is far less than what one
  * step differs from the next. Under mpirun, for the exchange; rank 0 prints microseconds a step, of
  * processor time but for the exchange, and what that is of a step of --step-ms. */
@@ -9,7 +9,7 @@
 #include "dist/comm.h"
 #include "train/fault_points.h"
 #include "train/step.h"
-#include "train/tensorboard.h"
+#include "train/log/tensorboard.h"
 
 #include <jansson.h>
 #include <stdio.h>

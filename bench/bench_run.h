@@ -1,7 +1,7 @@
 /* A benchmark over a whole run: its arguments, and the run they describe. */
 #pragma once
 
-#include "train/run.h"
+#include "train/run/run.h"
 
 #include <stdint.h>
 

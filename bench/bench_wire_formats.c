@@ -7,7 +7,7 @@
 
 #include "cli/args.h"
 #include "core/backend/backend.h"
-#include "dist/gradient_wire.h"
+#include "dist/reduction/gradient_wire.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -39,15 +39,15 @@ set(ND_GENERATED ${CMAKE_BINARY_DIR}/generated)
 file(MAKE_DIRECTORY ${ND_GENERATED})
 add_custom_command(
     OUTPUT ${ND_GENERATED}/event.pb-c.c ${ND_GENERATED}/event.pb-c.h
-    COMMAND ${PROTOC_C} --c_out=${ND_GENERATED} --proto_path=${CMAKE_SOURCE_DIR}/src/train
-            ${CMAKE_SOURCE_DIR}/src/train/event.proto
-    DEPENDS ${CMAKE_SOURCE_DIR}/src/train/event.proto
+    COMMAND ${PROTOC_C} --c_out=${ND_GENERATED} --proto_path=${CMAKE_SOURCE_DIR}/src/train/log
+            ${CMAKE_SOURCE_DIR}/src/train/log/event.proto
+    DEPENDS ${CMAKE_SOURCE_DIR}/src/train/log/event.proto
     VERBATIM)
 add_library(nd_events STATIC ${ND_GENERATED}/event.pb-c.c)
 target_include_directories(nd_events SYSTEM PUBLIC ${ND_GENERATED})
 target_link_libraries(nd_events PUBLIC PkgConfig::PROTOBUF_C)
 
-add_library(nd_sentencepiece STATIC src/data/sentencepiece_shim.cc)
+add_library(nd_sentencepiece STATIC src/data/tokenizer/sentencepiece_shim.cc)
 target_include_directories(nd_sentencepiece PRIVATE src)
 target_link_libraries(nd_sentencepiece PRIVATE PkgConfig::SENTENCEPIECE sentencepiece_train)
 

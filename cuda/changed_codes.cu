@@ -17,7 +17,7 @@ namespace
 
 /* Codes, or bytes, per thread and per tile. */
 enum { THREADS = 256, WARPS = THREADS / 32, EACH = 16, TILE = THREADS * EACH };
-/* As in dist/changed_codes.c. */
+/* As in dist/weights/changed_codes.c. */
 enum { SKIP = 127, SECOND = 128 };
 enum { LENGTH_BYTES = 4, HEAD_BYTES = 64, BLOCKS_MAX = 2048 };
 

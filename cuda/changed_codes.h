@@ -1,7 +1,7 @@
 /* Kernels that encode and decode the entries of a code stream. */
 #pragma once
 
-#include "dist/code_kernels.h"
+#include "dist/weights/code_kernels.h"
 
 #ifdef __cplusplus
 extern "C" {

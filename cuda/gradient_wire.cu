@@ -11,7 +11,7 @@ extern "C" {
 namespace
 {
 
-/* As in dist/gradient_wire.c: values per block of int8, and of a residual for bf16. */
+/* As in dist/reduction/gradient_wire.c: values per block of int8, and of a residual for bf16. */
 enum { WARPS = 4, SCALE_BYTES = 4, INT8_VALUES = 252, BF16_VALUES = 128 };
 
 /* The largest magnitude in a warp as bits: infinity and NaN exceed all numbers. */

@@ -1,4 +1,4 @@
-/* The formats of dist/gradient_wire.h, encoded and decoded on the device with the same bits as on
+/* The formats of dist/reduction/gradient_wire.h, encoded and decoded on the device with the same bits as on
  * the host: NCCL sends what these kernels wrote. One launch handles many parts. */
 #pragma once
 

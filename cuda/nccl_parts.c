@@ -1,6 +1,6 @@
 #include "nccl_parts.h"
 
-#include "dist/gradient_wire.h"
+#include "dist/reduction/gradient_wire.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Sums gradients of GPUs along the tree of dist/tree_reduction.h, by the schedule of the MPI comm
- * (dist/part_schedule.h): level by level, in windows of parts. A window is one NCCL group of all
+/* Sums gradients of GPUs along the tree of dist/reduction/tree_reduction.h, by the schedule of the MPI comm
+ * (dist/reduction/part_schedule.h): level by level, in windows of parts. A window is one NCCL group of all
  * its sends and receives, so that both directions of a link are in use, and then the additions,
  * many per launch, while the next window is exchanged.
  *
@@ -28,7 +28,7 @@
 extern "C" {
 #endif
 
-#include "dist/part_schedule.h"
+#include "dist/reduction/part_schedule.h"
 
 enum {
     /* Bytes of a message. Rounded ones are cut as MPI's are, since their bits depend on who sends

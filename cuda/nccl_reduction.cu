@@ -2,7 +2,7 @@
 #include "nccl_context.cuh"
 
 extern "C" {
-#include "dist/gradient_wire.h"
+#include "dist/reduction/gradient_wire.h"
 }
 
 #include <stdlib.h>

@@ -27,7 +27,7 @@ places='mpi\.h: src/dist/
 hdf5\.h: src/data/ src/train/checkpoint/checkpoint_hdf5\.c
 lapacke\.h: src/optim/galore\.c
 oneapi/.*: src/core/backend/cpu/onednn\.c
-sentencepiece_.*: src/data/sentencepiece_shim\.cc
+sentencepiece_.*: src/data/tokenizer/sentencepiece_shim\.cc
 (cuda|cublas|cudnn|nccl|nvml)[^/]*\.h: cuda/'
 
 grep -rnE '^[[:space:]]*#[[:space:]]*include' src cuda --include='*.[ch]' --include='*.cc' \

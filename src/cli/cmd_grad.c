@@ -1,7 +1,7 @@
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "core/base/directory.h"
-#include "data/hdf5_arrays.h"
+#include "data/shards/hdf5_arrays.h"
 #include "optim/mtp_schedule.h"
 #include "train/checkpoint/load_model.h"
 

@@ -1,7 +1,7 @@
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "data/data_directory.h"
-#include "data/shard_info.h"
+#include "data/shards/shard_info.h"
 #include "exchange/gguf_read.h"
 #include "exchange/safetensors_read.h"
 #include "train/checkpoint/checkpoint.h"

@@ -1,6 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
-#include "data/pack.h"
+#include "data/pack/pack.h"
 
 #include <limits.h>
 #include <stdio.h>

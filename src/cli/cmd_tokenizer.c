@@ -1,6 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 #include <errno.h>
 #include <stdio.h>

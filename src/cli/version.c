@@ -1,6 +1,6 @@
 #include "cli/cli.h"
 #include "core/base/build_info.h"
-#include "train/libraries.h"
+#include "train/run/libraries.h"
 
 #include <string.h>
 

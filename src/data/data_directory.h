@@ -6,7 +6,7 @@
  * always find a complete data set. */
 #pragma once
 
-#include "data/shard_index.h"
+#include "data/shards/shard_index.h"
 
 #include <stdbool.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 #include "data/data_identity.h"
 
-#include "data/shard.h"
+#include "data/shards/shard.h"
 
 #include <inttypes.h>
 #include <string.h>

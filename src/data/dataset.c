@@ -1,7 +1,7 @@
 #include "data/dataset.h"
 
 #include "data/data_directory.h"
-#include "data/open_shards.h"
+#include "data/shards/open_shards.h"
 #include "data/synthetic.h"
 
 #include <limits.h>

@@ -1,6 +1,6 @@
 #include "dist/comm.h"
 
-#include "dist/wire_sizes.h"
+#include "dist/transport/wire_sizes.h"
 
 #include <stdio.h>
 #include <stdlib.h>

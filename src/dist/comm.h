@@ -4,9 +4,9 @@
  * Unless stated otherwise every function is collective over all ranks, which must call the same
  * functions in the same order with matching arguments. Implementations: solo (one process, no MPI
  * calls), mpi, mpi with nccl for GPU memory (cuda/nccl_comm.h), and simulated (all ranks in one
- * process, dist/simulation.h). Waiting for a rank longer than timeout_seconds, and a rank that is
- * in another collective, are ND_EPEER errors; after one every collective fails, and the comm can
- * only be aborted or destroyed.
+ * process, dist/simulation/simulation.h). Waiting for a rank longer than timeout_seconds, and a
+ * rank that is in another collective, are ND_EPEER errors; after one every collective fails, and
+ * the comm can only be aborted or destroyed.
  *
  * All memory is host memory, except in reduce_to_owners, begin_reduction, begin_broadcast,
  * begin_broadcast_each and the functions whose names end in _device: their gradients and weights
@@ -48,8 +48,9 @@ typedef struct nd_comm_piece {
     int taker;        /* the rank that adds up rounded sums; with one group: the owner */
     float *result;    /* out: on owners the slot that holds the sum; NULL elsewhere */
     const char *name; /* of the tensor, for errors; may be NULL */
-    /* The format on the wire, the same on all ranks, and the residual (dist/gradient_wire.h) of
-     * what this rank sends, in the same memory as the slots; NULL: no error feedback. */
+    /* The format on the wire, the same on all ranks, and the residual
+     * (dist/reduction/gradient_wire.h) of what this rank sends, in the same memory as the slots;
+     * NULL: no error feedback. */
     nd_gradient_wire format;
     void *residual;
     int merged; /* which of several merged reductions it belongs to; 0 from callers */

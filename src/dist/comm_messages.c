@@ -1,9 +1,9 @@
 #include "dist/comm_messages.h"
 
 #include "dist/comm_queue.h"
-#include "dist/part_reduction.h"
-#include "dist/point_to_point.h"
-#include "dist/ring.h"
+#include "dist/reduction/part_reduction.h"
+#include "dist/transport/point_to_point.h"
+#include "dist/weights/ring.h"
 
 #include <stdio.h>
 #include <stdlib.h>

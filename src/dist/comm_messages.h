@@ -3,7 +3,7 @@
  * reduction the tree of core/base/sum_tree.h. */
 #pragma once
 
-#include "dist/transport.h"
+#include "dist/transport/transport.h"
 
 /* How the implementation below shuts down. */
 typedef struct nd_comm_shutdown {

@@ -1,5 +1,5 @@
 #include "dist/comm_messages.h"
-#include "dist/transport_mpi.h"
+#include "dist/transport/transport_mpi.h"
 
 #include <mpi.h>
 #include <stdio.h>

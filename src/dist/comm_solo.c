@@ -1,5 +1,5 @@
 #include "dist/comm.h"
-#include "dist/tree_reduction.h"
+#include "dist/reduction/tree_reduction.h"
 
 #include <stdlib.h>
 #include <string.h>

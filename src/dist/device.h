@@ -3,8 +3,8 @@
  * device_none.c, a complete implementation for no device. Callers need not know which. */
 #pragma once
 
-#include "dist/code_kernels.h"
 #include "dist/comm.h"
+#include "dist/weights/code_kernels.h"
 
 #include <stdbool.h>
 

@@ -1,6 +1,6 @@
 #include "dist/link_probe.h"
 
-#include "dist/wire_sizes.h"
+#include "dist/transport/wire_sizes.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
-/* Measures a job's links (dist/links.h) with messages between ranks. */
+/* Measures a job's links (dist/simulation/links.h) with messages between ranks. */
 #pragma once
 
 #include "dist/comm.h"
-#include "dist/links.h"
+#include "dist/simulation/links.h"
 
 /* Measures latency, time per byte and what a part of a long message costs beside its bytes (between
  * GPUs 0; so too where it would be lost in the noise), in memory of comm->device where the comm

@@ -3,7 +3,7 @@
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint_files.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
-#include "train/run_lock.h"
+#include "train/run/run_lock.h"
 
 #include <limits.h>
 #include <stdlib.h>

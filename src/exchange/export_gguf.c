@@ -6,7 +6,7 @@
 #include "exchange/gguf_vocabulary.h"
 #include "exchange/gguf_write.h"
 #include "exchange/ternary_blocks.h"
-#include "train/libraries.h"
+#include "train/run/libraries.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* The SentencePiece vocabulary for llama.cpp's tokenizer "llama". */
 #pragma once
 
-#include "data/model_file.h"
+#include "data/tokenizer/model_file.h"
 #include "exchange/gguf_write.h"
 
 /* Puts tokens, scores, types and special tokens; rows of the model beyond the vocabulary become

@@ -1,5 +1,5 @@
 #include "core/base/directory.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "exchange/checkpoint_of_masters.h"
 #include "exchange/hf_model.h"
 #include "exchange/import.h"

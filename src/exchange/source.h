@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/model/params.h"
-#include "data/model_file.h"
+#include "data/tokenizer/model_file.h"
 #include "train/checkpoint/checkpoint.h"
 
 typedef struct nd_source {

@@ -1,7 +1,7 @@
 #include "train/outer_step.h"
 
 #include "core/base/float_formats.h"
-#include "dist/gradient_wire.h"
+#include "dist/reduction/gradient_wire.h"
 #include "train/checkpoint/checkpoint_wait.h"
 #include "train/fault_points.h"
 

@@ -1,7 +1,7 @@
 /* Forward and backward passes of a rank's micro-batches; gradients go to the run's reducer. */
 #pragma once
 
-#include "train/run.h"
+#include "train/run/run.h"
 
 /* Lays out the passes' part of the category "gradients": run it on a sizing arena, commit, run it
  * again. Errors: those of nd_arena_reserve. */

@@ -2,7 +2,7 @@
  * same state. */
 #pragma once
 
-#include "train/run.h"
+#include "train/run/run.h"
 
 /* Each rank hashes (64 bits) every weight in the form it computes with (codes and scales, dense
  * values) and every projector, and with several groups also the masters and optimizer states it

@@ -1,7 +1,7 @@
 #include "train/resume.h"
 
-#include "train/identity.h"
 #include "train/resume_check.h"
+#include "train/run/identity.h"
 #include "train/snapshot/snapshot.h"
 
 #include <stdlib.h>

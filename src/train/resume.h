@@ -2,7 +2,7 @@
 #pragma once
 
 #include "train/checkpoint/checkpoint.h"
-#include "train/run.h"
+#include "train/run/run.h"
 
 /* Rank 0 chooses the checkpoint on disk that `resume` ("auto", "none" or a path) refers to and
  * broadcasts its path; "" for a fresh start. Errors: ND_ECHECKPOINT. */

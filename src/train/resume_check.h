@@ -3,7 +3,7 @@
 #pragma once
 
 #include "train/checkpoint/checkpoint.h"
-#include "train/run.h"
+#include "train/run/run.h"
 
 /* Decides at the start, before anything is modified, whether files of an earlier run are to be set
  * aside: for a fresh start, and when `resume` names a checkpoint elsewhere that is not known to

@@ -12,7 +12,7 @@
  * use its codes. train/outer_step.h describes the end of a round. */
 #pragma once
 
-#include "train/run.h"
+#include "train/run/run.h"
 
 /* The most states that the outer step has of a parameter. */
 enum { ND_OUTER_STATES_MAX = 4 };

@@ -4,7 +4,7 @@
  * are collective, and all ranks decide alike. */
 #pragma once
 
-#include "train/run.h"
+#include "train/run/run.h"
 
 /* nd_save_begin for a scheduled save, after finishing the one before. Errors: ND_ECHECKPOINT if too
  * many have failed. */

@@ -2,8 +2,8 @@
  * judgement -> updated masters -> published weights. */
 #pragma once
 
-#include "train/rank_times.h"
-#include "train/run.h"
+#include "train/log/rank_times.h"
+#include "train/run/run.h"
 
 /* The report that ranks exchange at the end of a step. */
 enum { ND_STEP_REPORT_BYTES = 48 };

@@ -1,5 +1,5 @@
 /* The grad subcommand: one batch in, its loss and gradients out. */
-#include "data/hdf5_arrays.h"
+#include "data/shards/hdf5_arrays.h"
 #include "support/run_files.h"
 #include "support/support.h"
 

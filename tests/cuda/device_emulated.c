@@ -1,7 +1,7 @@
 /* The device of the conformance suites: the kernels of cuda/ on the host. */
 #include "core/conformance.h"
 #include "cuda/emulated_backend.h"
-#include "dist/code_kernels.h"
+#include "dist/weights/code_kernels.h"
 
 extern const nd_code_kernels nd_emulated_code_kernels;
 

@@ -2,7 +2,7 @@
 
 #include "emulated_operations.h"
 
-#include "dist/fibers.h"
+#include "dist/simulation/fibers.h"
 
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* NCCL's groups, sends and receives between ranks that are fibers of one process (dist/fibers.h),
+/* NCCL's groups, sends and receives between ranks that are fibers of one process (dist/simulation/fibers.h),
  * and the kernels between them done by the host. Each queue of a rank is a fiber, too, and works
  * off what its rank enqueues after delays that a seed draws, so that queues run in many orders. It
  * is an error of every rank, and none hangs, where

@@ -1,6 +1,6 @@
 #include "emulated_operations.h"
 
-#include "dist/gradient_wire.h"
+#include "dist/reduction/gradient_wire.h"
 
 #include <stdlib.h>
 

@@ -4,8 +4,8 @@
 
 #include "core/base/rng.h"
 #include "core/base/trits.h"
-#include "dist/changed_codes.h"
-#include "dist/code_kernels.h"
+#include "dist/weights/changed_codes.h"
+#include "dist/weights/code_kernels.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,7 +136,7 @@ static void turn_code(int64_t i)
     now[i] = (int8_t)((now[i] + 2) % 3 - 1);
 }
 
-/* The entry as dist/code_stream.c makes it; `capacity`: of changes. Returns its bytes. */
+/* The entry as dist/weights/code_stream.c makes it; `capacity`: of changes. Returns its bytes. */
 static size_t make_by_host(uint8_t *to, const int8_t *was, const int8_t *is, int64_t count,
                            int64_t groups, bool whole, size_t capacity)
 {

@@ -4,7 +4,7 @@
 #include "support/support.h"
 
 #include "core/base/rng.h"
-#include "dist/gradient_wire.h"
+#include "dist/reduction/gradient_wire.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -6,8 +6,8 @@
 #include "support/support.h"
 
 #include "core/base/sum_tree.h"
-#include "dist/gradient_wire.h"
-#include "dist/simulation.h"
+#include "dist/reduction/gradient_wire.h"
+#include "dist/simulation/simulation.h"
 
 #include <stdlib.h>
 #include <string.h>

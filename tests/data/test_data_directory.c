@@ -1,8 +1,8 @@
 /* A directory is a data set when its index is whole and says what is there. */
 #include "data/data_directory.h"
 #include "data/dataset.h"
-#include "data/pack.h"
-#include "data/shard_writer.h"
+#include "data/pack/pack.h"
+#include "data/shards/shard_writer.h"
 #include "support/data_files.h"
 #include "support/support.h"
 

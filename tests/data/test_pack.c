@@ -1,6 +1,6 @@
-#include "data/pack.h"
-#include "data/shard.h"
-#include "data/tokenizer.h"
+#include "data/pack/pack.h"
+#include "data/shards/shard.h"
+#include "data/tokenizer/tokenizer.h"
 #include "support/data_files.h"
 #include "support/support.h"
 

@@ -1,6 +1,6 @@
 /* What pack reads of its inputs, and what it says about the rest. */
-#include "data/pack.h"
-#include "data/shard.h"
+#include "data/pack/pack.h"
+#include "data/shards/shard.h"
 #include "support/data_files.h"
 #include "support/support.h"
 

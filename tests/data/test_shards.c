@@ -1,6 +1,6 @@
 #include "data/dataset.h"
-#include "data/shard.h"
-#include "data/shard_info.h"
+#include "data/shards/shard.h"
+#include "data/shards/shard_info.h"
 #include "data/synthetic.h"
 #include "support/data_files.h"
 #include "support/support.h"

@@ -1,6 +1,6 @@
 #include "core/base/rng.h"
 #include "data/sentencepiece_encode.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "support/data_files.h"
 #include "support/support.h"
 

@@ -1,6 +1,6 @@
 /* The same text gives the same tokenizer file, to the byte. */
 #include "core/base/durable_file.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "support/data_files.h"
 #include "support/support.h"
 

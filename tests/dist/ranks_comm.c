@@ -2,10 +2,10 @@
  * all results are right on this rank. */
 #include "core/base/sum_tree.h"
 #include "dist/comm.h"
-#include "dist/gradient_wire.h"
-#include "dist/point_to_point.h"
-#include "dist/tree_reduction.h"
-#include "dist/wire_sizes.h"
+#include "dist/reduction/gradient_wire.h"
+#include "dist/transport/point_to_point.h"
+#include "dist/reduction/tree_reduction.h"
+#include "dist/transport/wire_sizes.h"
 
 #include <math.h>
 #include <stdio.h>

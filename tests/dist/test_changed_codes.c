@@ -1,6 +1,6 @@
 /* Ternary codes sent as what changed of them. */
 #include "core/base/rng.h"
-#include "dist/changed_codes.h"
+#include "dist/weights/changed_codes.h"
 #include "support/support.h"
 
 #include <stdlib.h>

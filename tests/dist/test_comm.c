@@ -1,5 +1,5 @@
 /* The comm contract under mpirun with up to 8 ranks, under a sanitizer up to 3, and alone. */
-#include "dist/part_schedule.h"
+#include "dist/reduction/part_schedule.h"
 #include "support/run_files.h"
 #include "support/support.h"
 

@@ -1,7 +1,7 @@
 /* Exact gradients in fewer bytes, and when they are sent so. */
 #include "core/base/rng.h"
-#include "dist/float_compression.h"
-#include "dist/grad_compression.h"
+#include "dist/reduction/float_compression.h"
+#include "dist/reduction/grad_compression.h"
 #include "support/support.h"
 
 #include <math.h>

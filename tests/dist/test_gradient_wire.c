@@ -1,6 +1,6 @@
 /* Formats of gradients between ranks, against their definition in double. */
 #include "core/base/rng.h"
-#include "dist/gradient_wire.h"
+#include "dist/reduction/gradient_wire.h"
 #include "support/support.h"
 
 #include <math.h>

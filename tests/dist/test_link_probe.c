@@ -1,6 +1,6 @@
 /* Links that are measured, on simulated ones whose figures are known. */
 #include "dist/link_probe.h"
-#include "dist/simulation.h"
+#include "dist/simulation/simulation.h"
 #include "support/support.h"
 
 typedef struct found {

@@ -1,6 +1,6 @@
 /* What owners publish after an update, in every format, among up to 256 simulated ranks. */
-#include "dist/simulation.h"
-#include "dist/weight_gather.h"
+#include "dist/simulation/simulation.h"
+#include "dist/weights/weight_gather.h"
 #include "support/model_fixture.h"
 #include "support/support.h"
 

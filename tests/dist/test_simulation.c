@@ -1,8 +1,8 @@
 /* The collectives of the comm contract among up to 1024 simulated ranks. */
 #include "core/base/sum_tree.h"
-#include "dist/simulation.h"
-#include "dist/tree_reduction.h"
-#include "dist/wire_sizes.h"
+#include "dist/simulation/simulation.h"
+#include "dist/reduction/tree_reduction.h"
+#include "dist/transport/wire_sizes.h"
 #include "support/support.h"
 
 #include <stdlib.h>

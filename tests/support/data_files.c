@@ -2,8 +2,8 @@
 
 #include "core/base/durable_file.h"
 #include "core/base/rng.h"
-#include "data/shard_index.h"
-#include "data/shard_writer.h"
+#include "data/shards/shard_index.h"
+#include "data/shards/shard_writer.h"
 #include "support/support.h"
 
 #include <dirent.h>

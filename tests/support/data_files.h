@@ -1,7 +1,7 @@
 /* Text, tokenizers and shards for tests, made from seeds. */
 #pragma once
 
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -3,7 +3,7 @@
 #include "core/base/sha256.h"
 #include "core/model/model_config.h"
 #include "core/model/params.h"
-#include "data/shard_index.h"
+#include "data/shards/shard_index.h"
 #include "exchange/gguf_read.h"
 #include "exchange/hf_layout.h"
 #include "exchange/safetensors_read.h"

@@ -3,7 +3,7 @@
  * Trains in each of the directories in turn, from the newest checkpoint there, if there is one: one
  * start of the ranks for several runs. */
 #include "cli/cli.h"
-#include "train/run.h"
+#include "train/run/run.h"
 #include "train/train.h"
 
 #include <stdio.h>

@@ -7,7 +7,7 @@
 #include "support/run_files.h"
 #include "support/support.h"
 #include "train/checkpoint/checkpoint.h"
-#include "train/run.h"
+#include "train/run/run.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* The gradient reducer by itself: it is given gradients of micro-batches and returns sums, their
  * norm and a verdict. */
 #include "support/support.h"
-#include "train/gradient_reducer.h"
+#include "train/gradients/gradient_reducer.h"
 
 #include <math.h>
 #include <stdlib.h>

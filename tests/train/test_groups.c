@@ -1,6 +1,6 @@
 /* Groups of ranks: the bits, checkpoints and errors of runs do not depend on [dist] group_ranks. */
 #include "train/plan/plan.h"
-#include "train/run_groups.h"
+#include "train/run/run_groups.h"
 
 #include "support/run_files.h"
 #include "support/support.h"

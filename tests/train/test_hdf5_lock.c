@@ -1,5 +1,5 @@
 /* HDF5 libraries that are not thread-safe: one thread at a time. */
-#include "data/hdf5_lock.h"
+#include "data/shards/hdf5_lock.h"
 #include "support/run_files.h"
 #include "support/support.h"
 #include "train/checkpoint/checkpoint_hdf5.h"

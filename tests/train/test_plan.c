@@ -2,7 +2,7 @@
 #include "support/run_files.h"
 #include "support/support.h"
 #include "train/plan/plan.h"
-#include "train/run_backend.h"
+#include "train/run/run_backend.h"
 
 #include <jansson.h>
 #include <stdio.h>

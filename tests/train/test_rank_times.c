@@ -1,7 +1,7 @@
 /* Times of ranks by phase, and the rank that keeps the others waiting. */
 #include "support/run_files.h"
 #include "support/support.h"
-#include "train/rank_times.h"
+#include "train/log/rank_times.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* What a run leaves, and what the commands that read it say. */
 #include "support/run_files.h"
 #include "support/support.h"
-#include "train/crc32c.h"
+#include "train/log/crc32c.h"
 
 #include <jansson.h>
 #include <math.h>

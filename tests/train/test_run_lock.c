@@ -1,8 +1,8 @@
 /* One run at a time in a directory; a lock whose owner is gone is taken over. */
 #include "support/run_files.h"
 #include "support/support.h"
-#include "train/lock_owner.h"
-#include "train/run_lock.h"
+#include "train/run/lock_owner.h"
+#include "train/run/run_lock.h"
 
 #include <errno.h>
 #include <fcntl.h>

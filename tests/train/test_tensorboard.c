@@ -1,8 +1,8 @@
 /* Event files of runs that start more than once. */
 #include "support/run_files.h"
 #include "support/support.h"
-#include "train/crc32c.h"
-#include "train/tensorboard.h"
+#include "train/log/crc32c.h"
+#include "train/log/tensorboard.h"
 
 #include <dirent.h>
 #include <event.pb-c.h>

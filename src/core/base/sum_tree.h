@@ -4,8 +4,8 @@
  * every aligned block of 2^k leaves is a node, and a rank that holds any consecutive leaves holds a
  * few whole nodes: the maximal aligned blocks of its part, at most 2 log2(n) of them. It adds up
  * the leaves of each block in a buffer of its own (a slot); then the ranks add the blocks up the
- * tree (dist/tree_reduction.h). The sum has the same shape, and the same bits, for every number of
- * ranks. */
+ * tree (dist/reduction/tree_reduction.h). The sum has the same shape, and the same bits, for every
+ * number of ranks. */
 #pragma once
 
 #include <stdbool.h>

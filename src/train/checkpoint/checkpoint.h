@@ -21,9 +21,9 @@
 #include "core/model/params.h"
 #include "train/checkpoint/checkpoint_names.h"
 #include "train/health.h"
-#include "train/identity.h"
+#include "train/run/identity.h"
 
-typedef struct nd_run nd_run; /* train/run.h */
+typedef struct nd_run nd_run; /* train/run/run.h */
 
 enum { ND_CHECKPOINT_FORMAT_VERSION = 1 };
 

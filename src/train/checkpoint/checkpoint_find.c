@@ -2,7 +2,7 @@
 #include "core/base/directory.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/fault_points.h"
-#include "train/identity.h"
+#include "train/run/identity.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 #include "train/checkpoint/checkpoint_hdf5.h"
 
-#include "data/hdf5_errors.h"
-#include "data/hdf5_lock.h"
+#include "data/shards/hdf5_errors.h"
+#include "data/shards/hdf5_lock.h"
 
 #include <hdf5.h>
 #include <stdio.h>

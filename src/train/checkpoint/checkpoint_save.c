@@ -5,7 +5,7 @@
 #include "train/approximations.h"
 #include "train/checkpoint/checkpoint_parts.h"
 #include "train/fault_points.h"
-#include "train/run_directory.h"
+#include "train/run/run_directory.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -10,7 +10,7 @@
  * tensor (nd_save_wait_written). From others they are first downloaded to run->saving.copy. */
 #pragma once
 
-#include "train/run.h"
+#include "train/run/run.h"
 
 typedef struct nd_save nd_save;
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "train/run.h"
+#include "train/run/run.h"
 
 /* Waits until a save in progress has written masters and state of parameter `index`, which are to
  * change. */

@@ -1,6 +1,6 @@
 #include "train/checkpoint/load_model.h"
 
-#include "train/run_backend.h"
+#include "train/run/run_backend.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 
 #include "core/config/config.h"
 #include "core/model/model.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "train/checkpoint/checkpoint.h"
 
 typedef struct nd_load_options {

@@ -1,7 +1,7 @@
 /* The part of a manifest about the run, the data and the program that wrote it. */
 #pragma once
 
-#include "train/identity.h"
+#include "train/run/identity.h"
 
 #include <jansson.h>
 

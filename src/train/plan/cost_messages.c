@@ -1,6 +1,6 @@
 #include "train/plan/cost_messages.h"
 
-#include "dist/gradient_wire.h"
+#include "dist/reduction/gradient_wire.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,10 +1,10 @@
 /* A model of the collectives of dist/comm_messages.h: one clock per rank and the links of
- * dist/links.h. Each function advances the clocks as the real collective takes time, message by
- * message, with as many parts in flight. */
+ * dist/simulation/links.h. Each function advances the clocks as the real collective takes time,
+ * message by message, with as many parts in flight. */
 #pragma once
 
-#include "dist/links.h"
-#include "dist/wire_sizes.h"
+#include "dist/simulation/links.h"
+#include "dist/transport/wire_sizes.h"
 #include "train/plan/cost_model.h"
 
 /* A rank's messages in a collective: when its last ND_WIRE_DEPTH sends and receives ended. */
@@ -40,14 +40,15 @@ double nd_cost_part_bytes(const nd_cost_machine *m, double bytes);
 void nd_cost_carry(nd_cost_clocks *c, int from, int to, double bytes, double ready, double add,
                    double *away, double *here);
 
-/* The reduction of dist/part_reduction.h, of pieces that are all ready. Errors: ND_ENOMEM. */
+/* The reduction of dist/reduction/part_reduction.h, of pieces that are all ready. Errors:
+ * ND_ENOMEM. */
 nd_status nd_cost_reduce(nd_cost_clocks *c, const nd_cost_work *work, const nd_cost_piece *pieces,
                          int64_t count);
 
 /* An allgather of `bytes` bytes per rank. */
 void nd_cost_allgather(nd_cost_clocks *c, double bytes);
 
-/* The ring of dist/ring.h: bytes[m] from member m of every group of `group` ranks. Errors:
+/* The ring of dist/weights/ring.h: bytes[m] from member m of every group of `group` ranks. Errors:
  * ND_ENOMEM. */
 nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *bytes);
 

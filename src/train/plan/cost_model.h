@@ -1,5 +1,6 @@
 /* Predicts the time of one step on many ranks: places the messages of a step, in the order in which
- * ranks exchange them, on one clock per rank and on those of the hosts' links (dist/links.h).
+ * ranks exchange them, on one clock per rank and on those of the hosts' links
+ * (dist/simulation/links.h).
  *
  * A message of n bytes between two ranks takes alpha + n beta seconds once both are ready for it
  * and the links between them are free. Messages are sent in parts of p bytes, with ND_WIRE_DEPTH of
@@ -31,7 +32,7 @@
 #pragma once
 
 #include "core/config/config.h"
-#include "dist/links.h"
+#include "dist/simulation/links.h"
 
 #include <stddef.h>
 #include <stdint.h>

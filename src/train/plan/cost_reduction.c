@@ -1,9 +1,9 @@
 #include "train/plan/cost_messages.h"
 
 #include "core/base/clock_heap.h"
-#include "dist/gradient_wire.h"
-#include "dist/part_order.h"
-#include "dist/tree_reduction.h"
+#include "dist/reduction/gradient_wire.h"
+#include "dist/reduction/part_order.h"
+#include "dist/reduction/tree_reduction.h"
 
 #include <stdlib.h>
 

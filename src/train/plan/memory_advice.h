@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/config/config.h"
-#include "train/memory.h"
+#include "train/run/memory.h"
 
 #include <stdio.h>
 

@@ -1,13 +1,13 @@
 #include "train/plan/plan.h"
 
 #include "core/model/mtp.h"
-#include "dist/gradient_wire.h"
+#include "dist/reduction/gradient_wire.h"
 #include "optim/mtp_schedule.h"
 #include "train/approximations.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/plan/memory_advice.h"
 #include "train/plan/operations.h"
-#include "train/run_memory.h"
+#include "train/run/run_memory.h"
 #include "train/snapshot/snapshot.h"
 
 #include <stdlib.h>

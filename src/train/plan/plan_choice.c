@@ -1,6 +1,6 @@
 #include "train/plan/plan_choice.h"
 
-#include "dist/wire_sizes.h"
+#include "dist/transport/wire_sizes.h"
 
 #include <stdlib.h>
 

@@ -1,11 +1,11 @@
 #include "train/plan/plan_cost.h"
 
-#include "dist/grad_compression.h"
-#include "dist/wire_sizes.h"
+#include "dist/reduction/grad_compression.h"
+#include "dist/transport/wire_sizes.h"
 #include "train/plan/operations.h"
 #include "train/plan/plan_wire.h"
 #include "train/plan/simulated_step.h"
-#include "train/run_memory.h"
+#include "train/run/run_memory.h"
 #include "train/step.h"
 
 #include <math.h>
@@ -282,7 +282,8 @@ static nd_status list_parts(table *t, nd_cost_work *work)
     return ND_OK;
 }
 
-/* The sender's decision (dist/grad_compression.h), assuming that the link is the bottleneck. */
+/* The sender's decision (dist/reduction/grad_compression.h), assuming that the link is the
+ * bottleneck. */
 static bool compresses(const nd_run *run, const nd_plan_machine *m)
 {
     const nd_grad_compression choice = (nd_grad_compression)run->config.dist.grad_compression;

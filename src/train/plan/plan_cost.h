@@ -4,7 +4,7 @@
 #pragma once
 
 #include "train/plan/cost_model.h"
-#include "train/run.h"
+#include "train/run/run.h"
 
 #include <stdio.h>
 

@@ -1,7 +1,7 @@
 #include "train/plan/plan_wire.h"
 
-#include "dist/gradient_wire.h"
-#include "dist/tree_reduction.h"
+#include "dist/reduction/gradient_wire.h"
+#include "dist/reduction/tree_reduction.h"
 #include "train/outer_step.h"
 
 static nd_gradient_wire format_of(const nd_run *run, int64_t values)

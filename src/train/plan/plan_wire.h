@@ -1,7 +1,7 @@
 /* What a step sends, by kind, from the layout of a run alone. */
 #pragma once
 
-#include "train/run.h"
+#include "train/run/run.h"
 
 /* Bytes of one message about parameter `index`: the part of its gradient that goes to `owner`, on
  * one edge of the tree; its sketch likewise, in steps that have one (0: none); its weight, to one

@@ -1,8 +1,8 @@
 #include "train/plan/simulated_step.h"
 
 #include "core/base/sum_tree.h"
-#include "dist/gradient_wire.h"
-#include "dist/simulation.h"
+#include "dist/reduction/gradient_wire.h"
+#include "dist/simulation/simulation.h"
 #include "train/plan/cost_messages.h"
 
 #include <math.h>

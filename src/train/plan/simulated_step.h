@@ -1,6 +1,7 @@
 /* Runs the step that train/plan/cost_model.h predicts with the real collectives in a simulated job
- * (dist/simulation.h), in which computation only advances time. Tensors and links are scaled down
- * so that the parts of messages are as small as possible; all ranks share the tensors' memory. */
+ * (dist/simulation/simulation.h), in which computation only advances time. Tensors and links are
+ * scaled down so that the parts of messages are as small as possible; all ranks share the tensors'
+ * memory. */
 #pragma once
 
 #include "train/plan/cost_model.h"

@@ -19,7 +19,7 @@
 #pragma once
 
 #include "train/checkpoint/checkpoint.h"
-#include "train/run.h"
+#include "train/run/run.h"
 
 typedef struct nd_snapshots nd_snapshots;
 

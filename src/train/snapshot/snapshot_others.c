@@ -1,7 +1,7 @@
 /* Removes other runs' snapshots on this host that are certainly not needed; lists the rest. */
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
-#include "train/run_lock.h"
+#include "train/run/run_lock.h"
 #include "train/snapshot/snapshot_parts.h"
 
 #include <stdlib.h>

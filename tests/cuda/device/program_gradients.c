@@ -4,7 +4,7 @@
  *   PROGRAM tokens FILE             /tokens: drawn integers below 4096, [2, 65]
  *   PROGRAM compare A B LIMIT       gradients of two files of `nanochat_dist grad`: exits 0 if
  *                                   |a - b| <= LIMIT |a| (Euclidean norm) in every tensor */
-#include "data/hdf5_arrays.h"
+#include "data/shards/hdf5_arrays.h"
 
 #include <hdf5.h>
 #include <math.h>

@@ -5,7 +5,7 @@
 #include "device_choice.h"
 #include "nccl_comm.h"
 
-#include "dist/gradient_wire.h"
+#include "dist/reduction/gradient_wire.h"
 #include "dist/link_probe.h"
 
 #include <math.h>

@@ -1,0 +1,142 @@
+#include "train/run/identity.h"
+
+#include "core/base/build_info.h"
+#include "core/base/directory.h"
+#include "core/base/durable_file.h"
+#include "data/data_identity.h"
+#include "dist/launcher.h"
+#include "train/run/libraries.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define RUN_ID_COMMENT "; run_id = "
+#define BASE_COMMENT "; resumed = "
+
+/* A path that is no line of a configuration is not remembered. */
+enum { BASE_MAX = 950 };
+
+/* Finishes a growing text; the caller frees `*text`, even after an error. */
+static nd_status close_text(FILE *memory, char **text)
+{
+    const bool whole = memory && fflush(memory) == 0 && !ferror(memory);
+    if (memory)
+        fclose(memory);
+    return ND_CHECK(whole && *text, ND_ENOMEM, "no memory for the description of a run");
+}
+
+nd_status nd_identity_create(const nd_config *config, nd_identity *identity)
+{
+    static const char *const places[] = {"data.data_path", "logging.run_dir",
+                                         "logging.checkpoint_dir", "logging.snapshot_dir", NULL};
+    char *text = NULL;
+    size_t size = 0;
+    memset(identity, 0, sizeof *identity);
+    snprintf(identity->version, sizeof identity->version, "%s", nd_build_version());
+    snprintf(identity->commit, sizeof identity->commit, "%s", nd_build_commit());
+    snprintf(identity->launcher, sizeof identity->launcher, "%s", nd_launcher_name());
+    if (gethostname(identity->host, sizeof identity->host - 1) != 0)
+        strcpy(identity->host, "unknown");
+    nd_build_options(identity->build, sizeof identity->build);
+    nd_program_libraries(identity->libraries, sizeof identity->libraries);
+    FILE *memory = open_memstream(&text, &size);
+    if (memory)
+        nd_config_write_facts(config, places, memory);
+    nd_status status = close_text(memory, &text);
+    ND_IF_OK(nd_sha256_hex(text, size, identity->config_sha256));
+    free(text);
+    return status;
+}
+
+nd_status nd_identity_add_data(nd_identity *identity, const nd_dataset *train,
+                               const nd_dataset *val, uint64_t order_seed)
+{
+    size_t size = 0;
+    FILE *memory = open_memstream(&identity->data, &size);
+    const nd_status written =
+        memory ? nd_data_identity_write(train, val, order_seed, memory) : ND_OK;
+    const nd_status closed = close_text(memory, &identity->data);
+    ND_TRY(written);
+    ND_TRY(closed);
+    return nd_sha256_hex(identity->data, size, identity->data_sha256);
+}
+
+nd_status nd_identity_copy(const nd_identity *from, nd_identity *to)
+{
+    *to = *from;
+    to->data = from->data ? strdup(from->data) : NULL;
+    return ND_CHECK(!from->data || to->data, ND_ENOMEM, "no memory for the description of a run");
+}
+
+void nd_identity_destroy(nd_identity *identity)
+{
+    free(identity->data);
+    memset(identity, 0, sizeof *identity);
+}
+
+nd_status nd_run_id_create(char id[ND_RUN_ID_SIZE])
+{
+    uint64_t bits;
+    ND_FAIL_IF(getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits, ND_EIO,
+               "no random number for the run's id: %s", strerror(errno));
+    snprintf(id, ND_RUN_ID_SIZE, "%016llx", (unsigned long long)bits);
+    return ND_OK;
+}
+
+void nd_identity_write_comments(const nd_identity *i, FILE *out)
+{
+    fprintf(out,
+            RUN_ID_COMMENT "%s\n; config_sha256 = %s\n; data_sha256 = %s\n"
+                           "; written by nanochat_dist %s, commit %s\n\n",
+            i->run_id, i->config_sha256, i->data_sha256, i->version, i->commit);
+}
+
+/* What follows `name` in the comments of RUN/config.ini. */
+static nd_status read_comment(const char *run_dir, const char *name, char *value, size_t length,
+                              bool *exists)
+{
+    enum { CONFIG_BYTES_MAX = 1 << 22 };
+    char path[ND_CONFIG_TEXT_MAX + 32];
+    const size_t start = strlen(name);
+    void *text;
+    size_t size;
+    value[0] = '\0';
+    snprintf(path, sizeof path, "%s/config.ini", run_dir);
+    ND_TRY(nd_path_exists(path, exists));
+    if (!*exists)
+        return ND_OK;
+    ND_TRY(nd_read_whole_file(path, CONFIG_BYTES_MAX, ND_EIO, &text, &size));
+    for (const char *line = text; !value[0] && *line; line += *line == '\n') {
+        if (strncmp(line, name, start) == 0)
+            snprintf(value, length, "%.*s", (int)strcspn(line + start, "\r\n"), line + start);
+        line += strcspn(line, "\n");
+    }
+    *exists = size > 0;
+    free(text);
+    return ND_OK;
+}
+
+nd_status nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE], bool *foreign)
+{
+    bool exists;
+    ND_TRY(read_comment(run_dir, RUN_ID_COMMENT, id, ND_RUN_ID_SIZE, &exists));
+    if (foreign)
+        *foreign = exists && !id[0];
+    return ND_OK;
+}
+
+void nd_run_base_write(const char *checkpoint, FILE *out)
+{
+    if (!strpbrk(checkpoint, "\r\n") && strlen(checkpoint) < BASE_MAX)
+        fprintf(out, BASE_COMMENT "%s\n\n", checkpoint);
+}
+
+nd_status nd_run_base_read(const char *run_dir, char *checkpoint, size_t size)
+{
+    bool exists;
+    return read_comment(run_dir, BASE_COMMENT, checkpoint, size, &exists);
+}
