@@ -33,7 +33,7 @@ Test(set_aside, does_not_begin_where_the_start_fails)
         "$T --set hardware.target=cuda; test $? = 2 && same || exit 2;"
         "$T --resume $D/nowhere; test $? = 4 && same || exit 3;"
         "$T --resume auto --set model.hidden_dim=64; test $? = 4 && same || exit 4;"
-        "touch file; $T --checkpoint-dir file/below; test $? = 1 && same || exit 5;"
+        "touch file; $T --checkpoint-dir file/below; test $? = 2 && same || exit 5;"
         "mpirun --oversubscribe -np 3 $T; test $? = 2 && same");
 }
 

@@ -275,8 +275,9 @@ nd_status nd_directory_create(const char *path)
         if (saved != '/' && saved != '\0')
             continue;
         *at = '\0';
-        ND_FAIL_IF(mkdir(partial, 0777) != 0 && errno != EEXIST, ND_EIO,
-                   "cannot make directory %s: %s", partial, strerror(errno));
+        if (mkdir(partial, 0777) != 0 && errno != EEXIST)
+            return ND_FAIL(errno == ENOTDIR ? ND_ECONFIG : ND_EIO, "cannot make directory %s: %s",
+                           partial, strerror(errno));
         *at = saved;
         if (saved == '\0')
             break;

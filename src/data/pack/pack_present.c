@@ -29,7 +29,7 @@ nd_status nd_pack_present_open(const char *out, nd_pack_present *present)
     } else if (status != ND_OK) {
         nd_error_clear();
         status = ND_FAIL(ND_ECONFIG,
-                         "%s: the index of a data set goes here, and this file is none; move it "
+                         "%s: the index of a data set goes here, and this file is not one; move it "
                          "elsewhere, or give another directory",
                          path);
     }
@@ -61,7 +61,7 @@ nd_status nd_pack_present_may_go(const nd_pack_present *p, const char *name)
         listed |= strcmp(p->index.shards[i].name, name) == 0;
     ND_TRY(nd_file_digest(path, &bytes, hex)); /* damaged is not the same as unreadable */
     return ND_CHECK(listed, ND_ECONFIG,
-                    "%s: a shard goes here, and this file is neither a whole one nor listed by "
+                    "%s: a shard goes here, and this file is neither a complete one nor listed in "
                     "an index; move it elsewhere, or give another directory",
                     path);
 }
