@@ -144,8 +144,9 @@ static void warn_when_scarce(nd_run *run, const size_t *need)
                     "each: the kernel may kill them; `plan --device-memory` says what helps%s",
                     (double)available / gib, run->comm->local_size,
                     run->comm->local_size == 1 ? "" : "s", (double)total / gib,
-                    loader > total / 2 ? "; most of it is read ahead: lower training.prefetch_batches"
-                                       : "");
+                    loader > total / 2
+                        ? "; most of it is read ahead: lower training.prefetch_batches"
+                        : "");
 }
 
 nd_status nd_run_memory_reserve(nd_run *run)
