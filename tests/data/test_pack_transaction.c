@@ -251,7 +251,7 @@ Test(pack_transaction, keeps_an_index_of_something_else)
     in_data("echo '{\"weight_map\": {}}' > index.json");
     cr_assert_eq(pack("", "new"), 2, "%s", output);
     cr_assert(strstr(output, "index.json: the index of a data set goes here, and this file is "
-                             "none") != NULL,
+                             "not one") != NULL,
               "%s", output);
     snprintf(binary, sizeof binary, "'%s' pack --index . ; test $? = 2", ND_BINARY);
     in_data(binary);
