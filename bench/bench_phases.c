@@ -1,15 +1,15 @@
-/* What the times of a step's phases cost (train/log/rank_times.h): everything that a step does for them
- * and would not do without them, by itself and many times over, since it is far less than what one
- * step differs from the next. Under mpirun, for the exchange; rank 0 prints microseconds a step, of
- * processor time but for the exchange, and what that is of a step of --step-ms. */
+/* What the times of a step's phases cost (train/log/rank_times.h): everything that a step does for
+ * them and would not do without them, by itself and many times over, since it is far less than what
+ * one step differs from the next. Under mpirun, for the exchange; rank 0 prints microseconds a
+ * step, of processor time but for the exchange, and what that is of a step of --step-ms. */
 #include "bench_run.h"
 #include "timing.h"
 
 #include "cli/args.h"
 #include "dist/comm.h"
 #include "train/fault_points.h"
-#include "train/step.h"
 #include "train/log/tensorboard.h"
+#include "train/step.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -50,7 +50,8 @@ alone_at_once() {
 # $steps steps more, with whole gradients in the usual parts and, for GaLore, as many new subspaces
 # in every step.
 layouts() {
-    local rate config round count batch=$((share * all_ranks)) near far even='--set training.galore_update_freq=10 --set dist.part_kib=256'
+    local rate config round count batch=$((share * all_ranks)) near far
+    local even='--set training.galore_update_freq=10 --set dist.part_kib=256'
     for config in $configs; do
         say "$all_ranks ranks that train alone at once: $config"
         alone_at_once "$config"

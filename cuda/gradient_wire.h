@@ -1,5 +1,5 @@
-/* The formats of dist/reduction/gradient_wire.h, encoded and decoded on the device with the same bits as on
- * the host: NCCL sends what these kernels wrote. One launch handles many parts. */
+/* The formats of dist/reduction/gradient_wire.h, encoded and decoded on the device with the same
+ * bits as on the host: NCCL sends what these kernels wrote. One launch handles many parts. */
 #pragma once
 
 #include "core/base/error.h"

@@ -1,7 +1,7 @@
-/* Sums gradients of GPUs along the tree of dist/reduction/tree_reduction.h, by the schedule of the MPI comm
- * (dist/reduction/part_schedule.h): level by level, in windows of parts. A window is one NCCL group of all
- * its sends and receives, so that both directions of a link are in use, and then the additions,
- * many per launch, while the next window is exchanged.
+/* Sums gradients of GPUs along the tree of dist/reduction/tree_reduction.h, by the schedule of the
+ * MPI comm (dist/reduction/part_schedule.h): level by level, in windows of parts. A window is one
+ * NCCL group of all its sends and receives, so that both directions of a link are in use, and then
+ * the additions, many per launch, while the next window is exchanged.
  *
  * Levels within a host have a communicator and queues of their own where there are several hosts
  * with several ranks each (nd_nccl_link.by_host). The parts are then divided into batches, and

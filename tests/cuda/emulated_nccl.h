@@ -1,7 +1,7 @@
-/* NCCL's groups, sends and receives between ranks that are fibers of one process (dist/simulation/fibers.h),
- * and the kernels between them done by the host. Each queue of a rank is a fiber, too, and works
- * off what its rank enqueues after delays that a seed draws, so that queues run in many orders. It
- * is an error of every rank, and none hangs, where
+/* NCCL's groups, sends and receives between ranks that are fibers of one process
+ * (dist/simulation/fibers.h), and the kernels between them done by the host. Each queue of a rank
+ * is a fiber, too, and works off what its rank enqueues after delays that a seed draws, so that
+ * queues run in many orders. It is an error of every rank, and none hangs, where
  *   - the sends of a rank to another in their groups at hand are not its receives, in number, order
  *     and bytes;
  *   - no rank can go on, as when a message has no partner in any group;

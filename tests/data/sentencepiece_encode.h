@@ -1,4 +1,5 @@
-/* SentencePiece's own encoding, which has a C++ interface only: the oracle of src/data/tokenizer/bpe.c. */
+/* SentencePiece's own encoding, which has a C++ interface only: the oracle of
+ * src/data/tokenizer/bpe.c. */
 #pragma once
 
 #include <stddef.h>

@@ -3,8 +3,8 @@
 #include "core/base/sum_tree.h"
 #include "dist/comm.h"
 #include "dist/reduction/gradient_wire.h"
-#include "dist/transport/point_to_point.h"
 #include "dist/reduction/tree_reduction.h"
+#include "dist/transport/point_to_point.h"
 #include "dist/transport/wire_sizes.h"
 
 #include <math.h>

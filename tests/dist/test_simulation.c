@@ -1,7 +1,7 @@
 /* The collectives of the comm contract among up to 1024 simulated ranks. */
 #include "core/base/sum_tree.h"
-#include "dist/simulation/simulation.h"
 #include "dist/reduction/tree_reduction.h"
+#include "dist/simulation/simulation.h"
 #include "dist/transport/wire_sizes.h"
 #include "support/support.h"
 

@@ -5,8 +5,8 @@
 #include "device_choice.h"
 #include "nccl_comm.h"
 
-#include "dist/reduction/gradient_wire.h"
 #include "dist/link_probe.h"
+#include "dist/reduction/gradient_wire.h"
 
 #include <math.h>
 #include <stdio.h>
