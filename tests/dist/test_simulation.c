@@ -1,34 +1,10 @@
-/* The collectives of the comm contract among up to 1024 simulated ranks. */
+/* Sums of the comm contract among up to 1024 simulated ranks. */
 #include "core/base/sum_tree.h"
 #include "dist/reduction/tree_reduction.h"
-#include "dist/simulation/simulation.h"
-#include "dist/transport/wire_sizes.h"
-#include "support/support.h"
+#include "simulated_jobs.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static const int sizes[] = {1, 2, 3, 8, 64, 1024};
-enum { SIZES = sizeof sizes / sizeof *sizes };
-
-/* 100 Gbit/s and 5 us between hosts of eight ranks, ten times as fast within. */
-static nd_simulated_machine machine_of(int ranks)
-{
-    return (nd_simulated_machine){.ranks = ranks,
-                                  .hosts = (ranks + 7) / 8,
-                                  .between = {5e-6, 8e-11},
-                                  .within = {1e-6, 8e-12},
-                                  .add_per_byte = 1e-12};
-}
-
-static void run(const nd_simulated_machine *machine, nd_simulated_rank main, void *context,
-                nd_simulated_costs *costs)
-{
-    nd_error_clear();
-    const nd_status status = nd_simulation_run(machine, main, context, costs);
-    cr_assert_eq(status, ND_OK, "%d ranks: %s\n%s", machine->ranks, nd_error_get()->message,
-                 nd_error_get()->trace);
-}
 
 /* Pieces of one to four parts of 256 bytes. */
 enum { PIECES = 7, COUNT_MAX = 250, SLOTS_MAX = 8, PART_BYTES = 256 };
@@ -225,21 +201,39 @@ static void predict_bytes(const nd_simulated_machine *m, int group, double *sent
         }
 }
 
+/* Bytes of a sum of all pieces; and those that leave any host. */
+static double sum_bytes(void)
+{
+    double bytes = 0.0;
+    for (int p = 0; p < PIECES; p++)
+        bytes += (double)counts[p] * 4.0;
+    return bytes;
+}
+
+static double bytes_between_hosts(const nd_simulated_machine *m, sums *s)
+{
+    double sent[128], all = 0.0;
+    nd_simulated_costs costs = {.sent = sent};
+    run(m, check_sums, s, &costs);
+    for (int h = 0; h < m->hosts; h++)
+        all += sent[h];
+    return all;
+}
+
 /* Every part crosses hosts - 1 times, since hosts are subtrees, and at most once more on its way to
  * its owner; then to each further host that has an owner. */
 static void check_bytes(int ranks, int group)
 {
     const nd_simulated_machine m = machine_of(ranks);
     double sent[128], received[128], planned_sent[128] = {0}, planned_received[128] = {0};
-    double bytes = 0.0, all = 0.0;
+    double all = 0.0;
+    const double bytes = sum_bytes();
     const int copies = ranks / group,
               crossings = m.hosts - 1 + (copies < m.hosts ? copies : m.hosts) - 1;
     nd_simulated_costs costs = {.sent = sent, .received = received};
     sums s = sums_of(m.ranks, group);
     run(&m, check_sums, &s, &costs);
     predict_bytes(&m, group, planned_sent, planned_received);
-    for (int p = 0; p < PIECES; p++)
-        bytes += (double)counts[p] * 4.0;
     for (int h = 0; h < m.hosts; h++) {
         cr_assert_eq(sent[h], planned_sent[h], "host %d of %d", h, m.hosts);
         cr_assert_eq(received[h], planned_received[h], "host %d of %d", h, m.hosts);
@@ -271,16 +265,10 @@ Test(simulation, one_sum_leaves_a_host_of_any_number_of_ranks_where_any_order_is
         const int each = jobs[i][0], hosts = jobs[i][1], group = jobs[i][2], ranks = each * hosts;
         const int crossings = hosts - 1 + ranks / group - 1;
         nd_simulated_machine m = machine_of(ranks);
-        double sent[128], all = 0.0, bytes = 0.0;
-        nd_simulated_costs costs = {.sent = sent};
         sums s = sums_by_host(ranks, each, group);
         s.any_order = true;
         m.hosts = hosts;
-        run(&m, check_sums, &s, &costs);
-        for (int p = 0; p < PIECES; p++)
-            bytes += (double)counts[p] * 4.0;
-        for (int h = 0; h < hosts; h++)
-            all += sent[h];
+        const double bytes = sum_bytes(), all = bytes_between_hosts(&m, &s);
         cr_assert(all >= crossings * bytes && all <= (crossings + 1) * bytes,
                   "%d hosts of %d: %g bytes between them, %d crossings of %g", hosts, each, all,
                   crossings, bytes);
@@ -308,17 +296,11 @@ Test(simulation, rounded_sums_have_the_bits_of_one_group)
         }
 }
 
-/* Bytes that leave any host. */
 static double crossing(const nd_simulated_machine *m, nd_grad_compression choice)
 {
-    double sent[128], all = 0.0;
-    nd_simulated_costs costs = {.sent = sent};
     sums s = sums_of(3 * (int64_t)m->ranks, m->ranks);
     s.grad_compression = choice;
-    run(m, check_sums, &s, &costs);
-    for (int h = 0; h < m->hosts; h++)
-        all += sent[h];
-    return all;
+    return bytes_between_hosts(m, &s);
 }
 
 Test(simulation, compressed_sums_have_the_same_bits_and_take_fewer_bytes_between_hosts)
@@ -332,178 +314,4 @@ Test(simulation, compressed_sums_have_the_same_bits_and_take_fewer_bytes_between
         m.hosts = 1;
         cr_assert_eq(crossing(&m, ND_GRAD_COMPRESSION_ON), 0.0);
     }
-}
-
-static char byte_at(size_t i, int rank)
-{
-    return (char)(i * 31 + i / 4096 + (size_t)rank * 7);
-}
-
-static nd_status check_broadcast(nd_comm *comm, size_t bytes, int root)
-{
-    char *data = calloc(1, bytes + 1);
-    for (size_t i = 0; comm->rank == root && i < bytes; i++)
-        data[i] = byte_at(i, root);
-    ND_TRY(comm->ops.broadcast(comm, data, bytes, root));
-    for (size_t i = 0; i < bytes; i++)
-        ND_HOLDS(data[i] == byte_at(i, root));
-    free(data);
-    return ND_OK;
-}
-
-static nd_status check_allgather(nd_comm *comm, size_t bytes)
-{
-    char *mine = malloc(bytes), *all = malloc(bytes * (size_t)comm->size);
-    for (size_t i = 0; i < bytes; i++)
-        mine[i] = byte_at(i, comm->rank);
-    ND_TRY(comm->ops.allgather(comm, all, mine, bytes));
-    for (int r = 0; r < comm->size; r++)
-        for (size_t i = 0; i < bytes; i += 1 + bytes / 97)
-            ND_HOLDS(all[(size_t)r * bytes + i] == byte_at(i, r));
-    free(mine);
-    free(all);
-    return ND_OK;
-}
-
-static nd_status check_gather(nd_comm *comm, int root)
-{
-    const int size = comm->size;
-    size_t *bytes = calloc((size_t)size, sizeof *bytes), total = 0;
-    for (int r = 0; r < size; r++)
-        total += bytes[r] = (size_t)(r % 3) * 11;
-    char mine[22], *all = malloc(total + 1), *at = all;
-    for (size_t i = 0; i < bytes[comm->rank]; i++)
-        mine[i] = byte_at(i, comm->rank);
-    ND_TRY(comm->ops.gather(comm, all, mine, bytes, root));
-    for (int r = 0; comm->rank == root && r < size; at += bytes[r++])
-        for (size_t i = 0; i < bytes[r]; i++)
-            ND_HOLDS(at[i] == byte_at(i, r));
-    free(bytes);
-    free(all);
-    return ND_OK;
-}
-
-/* Bytes of all lengths, none too, from ranks in no order. */
-static nd_status check_broadcast_each(nd_comm *comm, size_t unit)
-{
-    const int size = comm->size;
-    void **buffers = calloc((size_t)size, sizeof *buffers);
-    size_t *bytes = calloc((size_t)size, sizeof *bytes);
-    for (int r = 0; r < size; r++) {
-        bytes[r] = (size_t)(r * 5 % 7) * unit;
-        buffers[r] = malloc(bytes[r] + 1);
-        for (size_t i = 0; r == comm->rank && i < bytes[r]; i++)
-            ((char *)buffers[r])[i] = byte_at(i, r);
-    }
-    const uint64_t before = comm->bytes_sent;
-    ND_TRY(nd_comm_broadcast_each(comm, buffers, bytes));
-    size_t total = 0;
-    for (int r = 0; r < size; r++) {
-        for (size_t i = 0; i < bytes[r]; i++)
-            ND_HOLDS(((char *)buffers[r])[i] == byte_at(i, r));
-        total += bytes[r];
-        free(buffers[r]);
-    }
-    ND_HOLDS(comm->bytes_sent - before == (size > 1 ? total - bytes[(comm->rank + 1) % size] : 0));
-    free(buffers);
-    free(bytes);
-    return ND_OK;
-}
-
-static nd_status check_collectives(nd_simulation *simulation, nd_comm *comm, void *context)
-{
-    (void)simulation, (void)context;
-    const int last = comm->size - 1;
-    ND_TRY(comm->ops.barrier(comm));
-    ND_TRY(check_broadcast(comm, 0, 0));
-    ND_TRY(check_broadcast(comm, 5000, last / 2));
-    if (comm->size <= 64)
-        ND_TRY(check_broadcast(comm, (size_t)5 * ND_WIRE_PART_BYTES + 77, last));
-    ND_TRY(check_allgather(comm, 16));
-    if (comm->size <= 64)
-        ND_TRY(check_allgather(comm, ND_WIRE_RING_BYTES + 3));
-    ND_TRY(check_gather(comm, last));
-    ND_TRY(check_broadcast_each(comm, 11));
-    if (comm->size <= 8)
-        ND_TRY(check_broadcast_each(comm, 2 * ND_WIRE_PART_BYTES + 1));
-    comm->part_bytes = PART_BYTES;
-    if (comm->size <= 64)
-        ND_TRY(check_broadcast_each(comm, 500));
-    return comm->ops.barrier(comm);
-}
-
-Test(simulation, collectives_hold_their_contract_on_1_to_1024_ranks)
-{
-    for (int i = 0; i < SIZES; i++) {
-        nd_simulated_machine machine = machine_of(sizes[i]);
-        run(&machine, check_collectives, NULL, NULL);
-        machine.delay = 1e-4;
-        run(&machine, check_collectives, NULL, NULL);
-    }
-}
-
-static nd_status time_one_message(nd_simulation *simulation, nd_comm *comm, void *context)
-{
-    char data[1000] = "";
-    nd_simulation_compute(simulation, comm->rank == 0 ? 2.0 : 1.0);
-    ND_TRY(comm->ops.broadcast(comm, data, sizeof data, 0));
-    *(double *)context += comm->rank == 1 ? nd_simulation_now(simulation) : 0.0;
-    ND_HOLDS(comm->rank == 0 || comm->wait_seconds > 2.0);
-    return ND_OK;
-}
-
-/* The receiver has waited since 1 s, the sender comes at 2 s: 1 s of latency and 1 ms a byte. */
-Test(simulation, a_message_takes_latency_and_bytes_from_when_both_ranks_are_there)
-{
-    double took = 0.0, sent[2], received[2];
-    nd_simulated_costs costs = {.sent = sent, .received = received};
-    const nd_simulated_machine machine = {
-        .ranks = 2, .hosts = 2, .between = {1.0, 1e-3}, .within = {1e-6, 1e-9}};
-    run(&machine, time_one_message, &took, &costs);
-    cr_assert_float_eq(took, 4.0, 1e-9, "%g", took);
-    cr_assert_float_eq(costs.seconds, 4.0, 1e-9);
-    cr_assert_eq(sent[0], 1000);
-    cr_assert_eq(received[1], 1000);
-    cr_assert_eq(sent[1] + received[0], 0);
-}
-
-static nd_status leave_early(nd_simulation *simulation, nd_comm *comm, void *context)
-{
-    (void)simulation, (void)context;
-    nd_comm_set_phase(comm, 12, "reduce");
-    return comm->rank == 5 ? ND_OK : comm->ops.barrier(comm);
-}
-
-Test(simulation, ranks_that_wait_for_one_that_has_ended_fail_and_name_it)
-{
-    const nd_simulated_machine machine = machine_of(8);
-    cr_assert_eq(nd_simulation_run(&machine, leave_early, NULL, NULL), ND_EPEER);
-    const char *message = nd_error_get()->message;
-    cr_assert(strstr(message, "in step 12, phase reduce, waits for rank") != NULL, "%s", message);
-    cr_assert(strstr(message, "in a barrier") != NULL, "%s", message);
-    nd_error_clear();
-}
-
-static nd_status differ(nd_simulation *simulation, nd_comm *comm, void *context)
-{
-    char data[8] = "";
-    (void)simulation, (void)context;
-    return comm->rank == 1 ? comm->ops.broadcast(comm, data, 7, 0)
-                           : comm->ops.broadcast(comm, data, 8, 0);
-}
-
-Test(simulation, a_message_of_another_length_is_refused)
-{
-    const nd_simulated_machine machine = machine_of(2);
-    cr_assert_eq(nd_simulation_run(&machine, differ, NULL, NULL), ND_EPEER);
-    cr_assert(strstr(nd_error_get()->message, "8 bytes arrived, 7 were expected") != NULL, "%s",
-              nd_error_get()->message);
-    nd_error_clear();
-}
-
-Test(simulation, more_hosts_than_ranks_are_refused)
-{
-    const nd_simulated_machine machine = {.ranks = 2, .hosts = 3};
-    cr_assert_eq(nd_simulation_run(&machine, differ, NULL, NULL), ND_EINTERNAL);
-    nd_error_clear();
 }

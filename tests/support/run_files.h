@@ -35,6 +35,19 @@ void nd_test_run_teardown(void);
  * (the library of tests/io_faults) and $T ($B with $C and --run-dir $D/run). */
 int nd_test_run_script(char *output, size_t size, const char *script);
 
+/* Python text, after `import hashlib, json`: t is the new config.ini of the checkpoint d, whose
+ * manifest says so. */
+#define ND_TEST_SIGN_CONFIG                                                                        \
+    "open(d + '/config.ini', 'w').write(t)\n"                                                      \
+    "m = json.load(open(d + '/manifest.json'))\n"                                                  \
+    "del m['checksum']\n"                                                                          \
+    "for f in m['files']:\n"                                                                       \
+    "    if f['name'] == 'config.ini':\n"                                                          \
+    "        f.update(bytes=len(t), sha256=hashlib.sha256(t.encode()).hexdigest())\n"              \
+    "text = json.dumps(m, sort_keys=True, separators=(',', ':'), ensure_ascii=False)\n"            \
+    "m['checksum'] = hashlib.sha256(text.encode()).hexdigest()\n"                                  \
+    "json.dump(m, open(d + '/manifest.json', 'w'))\n"
+
 /* Shell text for nd_test_run_script: makes $D/shards, some shards of a few thousand tokens, and $S,
  * which is $T with them. */
 #define ND_TEST_MAKE_SHARDS                                                                        \

@@ -38,8 +38,8 @@ Test(cost_model, one_rank_computes_and_updates_and_sends_nothing)
     const nd_cost_piece pieces[] = {{1000, 4, 10, 0, 0, 0, 0}, {500, 3, 10, 0, 0, 0, 0}};
     const nd_cost_part part = {10, pieces, 2, 16, 0};
     const double codes[] = {700};
-    const nd_cost_work work = {1, &part, 1, codes, NULL, 24, 32, ND_GRADIENT_WIRE_FP32,
-                               0, false, 0, false};
+    const nd_cost_work work = {
+        .leaves = 1, .parts = &part, .count = 1, .codes = codes, .losses = 24, .report = 32};
     const nd_cost cost = predict(&machine, &work);
     near(cost.step, 17, "step");
     near(cost.updated, 7, "updates");
@@ -55,8 +55,7 @@ Test(cost_model, two_ranks_send_a_gradient_and_codes_one_after_another)
     const nd_cost_piece piece = {1000, 4, 10, 1, 1, 0, 0};
     const nd_cost_part part = {10, &piece, 1, 0, 0};
     const double codes[] = {0, 500};
-    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                               0, false, 0, false};
+    const nd_cost_work work = {.leaves = 2, .parts = &part, .count = 1, .codes = codes};
     const nd_cost cost = predict(&machine, &work);
     near(cost.passes, 10, "passes");
     near(cost.reduced, 2.5, "reduction");
@@ -76,10 +75,10 @@ Test(cost_model, a_reduction_and_a_broadcast_take_as_many_hops_as_ranks_have_dou
     const nd_cost_part part = {0, &piece, 1, 0, 0};
     const double none[8] = {0}, codes[8] = {500};
     const nd_cost_machine four = machine_of(4, 4), eight = machine_of(8, 8);
-    const nd_cost_work work4 = {4, &part, 1, none, codes, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                0, false, 0, false};
-    const nd_cost_work work8 = {8, &part, 1, none, codes, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                0, false, 0, false};
+    const nd_cost_work work4 = {
+        .leaves = 4, .parts = &part, .count = 1, .codes = none, .streams = codes};
+    const nd_cost_work work8 = {
+        .leaves = 8, .parts = &part, .count = 1, .codes = none, .streams = codes};
     const nd_cost cost4 = predict(&four, &work4), cost8 = predict(&eight, &work8);
     near(cost4.reduced, 5, "reduction over 4");
     near(cost4.codes, 3, "codes to 4");
@@ -95,10 +94,8 @@ Test(cost_model, codes_go_round_a_ring)
     const nd_cost_part none = {0, NULL, 0, 0, 0};
     const double one[4] = {500}, each[4] = {500, 500, 500, 500};
     const nd_cost_machine machine = machine_of(4, 4);
-    const nd_cost_work from_one = {4, &none, 1, one,  NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                   0, false, 0, false};
-    const nd_cost_work from_each = {4, &none, 1, each, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                    0, false, 0, false};
+    const nd_cost_work from_one = {.leaves = 4, .parts = &none, .count = 1, .codes = one};
+    const nd_cost_work from_each = {.leaves = 4, .parts = &none, .count = 1, .codes = each};
     near(predict(&machine, &from_one).codes, 4.5, "of one");
     near(predict(&machine, &from_each).codes, 4.5, "of each");
     near(predict(&machine, &from_each).bytes, 4 * 3 * 500, "bytes");
@@ -112,8 +109,7 @@ Test(cost_model, a_rank_receives_the_next_sum_while_it_adds_one)
     const nd_cost_part part = {0, &piece, 1, 0, 0};
     const double codes[3] = {0};
     const nd_cost_machine machine = machine_of(3, 3);
-    const nd_cost_work work = {3, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                               0, false, 0, false};
+    const nd_cost_work work = {.leaves = 3, .parts = &part, .count = 1, .codes = codes};
     near(predict(&machine, &work).reduced, 3.5, "reduction");
 }
 
@@ -125,8 +121,8 @@ Test(cost_model, weights_are_sent_while_others_are_updated)
     nd_cost_piece pieces[] = {{1000, 2, 0, 0, 0, 0, 0}, {1000, 4, 0, 0, 0, 0, 1}};
     const nd_cost_part part = {0, pieces, 2, 0, 1};
     const double codes[] = {500, 0, 500, 0};
-    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                               0, false, 1, false};
+    const nd_cost_work work = {
+        .leaves = 2, .parts = &part, .count = 1, .codes = codes, .exchanges_ahead = 1};
     nd_cost cost = predict(&machine, &work);
     near(cost.updated, 6, "updates");
     near(cost.codes, 1.5, "codes");
@@ -145,10 +141,8 @@ Test(cost_model, both_directions_of_a_link_are_in_use_at_once)
     const nd_cost_part one = {0, pieces, 1, 0, 0}, two = {0, pieces, 2, 0, 0};
     const double codes[2] = {0};
     const nd_cost_machine machine = machine_of(2, 2);
-    const nd_cost_work work1 = {2, &one,  1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                0, false, 0, false};
-    const nd_cost_work work2 = {2, &two,  1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                0, false, 0, false};
+    const nd_cost_work work1 = {.leaves = 2, .parts = &one, .count = 1, .codes = codes};
+    const nd_cost_work work2 = {.leaves = 2, .parts = &two, .count = 1, .codes = codes};
     near(predict(&machine, &work1).reduced, 2.5, "one");
     near(predict(&machine, &work2).reduced, 2.5, "two");
 }
@@ -165,12 +159,10 @@ Test(cost_model, long_messages_move_in_parts)
     nd_cost_machine two = machine_of(2, 2), eight = machine_of(8, 8);
     two.part_bytes = eight.part_bytes = 250;
     const nd_cost_part none = {0, NULL, 0, 0, 0};
-    const nd_cost_work reduction = {2, &part, 1, nothing, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                    0, false, 0, false};
-    const nd_cost_work ring = {8, &none, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                               0, false, 0, false};
-    const nd_cost_work tree = {8, &none, 1, nothing, codes, 0, 0, ND_GRADIENT_WIRE_FP32,
-                               0, false, 0, false};
+    const nd_cost_work reduction = {.leaves = 2, .parts = &part, .count = 1, .codes = nothing};
+    const nd_cost_work ring = {.leaves = 8, .parts = &none, .count = 1, .codes = codes};
+    const nd_cost_work tree = {
+        .leaves = 8, .parts = &none, .count = 1, .codes = nothing, .streams = codes};
     near(predict(&two, &reduction).reduced, 2.125, "reduction");
     near(predict(&eight, &ring).codes, 9.5, "ring");
     near(predict(&eight, &tree).codes, 6, "tree");
@@ -182,8 +174,7 @@ Test(cost_model, a_long_allgather_goes_round_a_ring)
     nd_cost_machine machine = machine_of(4, 4);
     const double codes[4] = {0};
     const nd_cost_part part = {0, NULL, 0, 100, 0};
-    const nd_cost_work work = {4, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                               0, false, 0, false};
+    const nd_cost_work work = {.leaves = 4, .parts = &part, .count = 1, .codes = codes};
     near(predict(&machine, &work).step, 2.3, "doublings");
     machine.ring_bytes = 100;
     near(predict(&machine, &work).step, 3.3, "ring");
@@ -197,10 +188,8 @@ Test(cost_model, parts_that_are_several_blocks_are_sent_block_by_block)
     const nd_cost_part part = {0, &piece, 1, 0, 0};
     const double codes[4] = {0};
     const nd_cost_machine machine = machine_of(4, 4);
-    const nd_cost_work whole = {4, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                0, false, 0, false},
-                       split = {24, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                0,  false, 0, false};
+    const nd_cost_work whole = {.leaves = 4, .parts = &part, .count = 1, .codes = codes},
+                       split = {.leaves = 24, .parts = &part, .count = 1, .codes = codes};
     near(predict(&machine, &whole).bytes, 3000, "one block a rank");
     near(predict(&machine, &split).bytes, 6000, "two blocks a rank");
 }
@@ -212,14 +201,12 @@ Test(cost_model, ranks_of_a_host_share_its_link)
     const nd_cost_machine machine = machine_of(4, 2);
     const nd_cost_part part = {0, NULL, 0, 100, 0};
     const double codes[4] = {0};
-    const nd_cost_work work = {4, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                               0, false, 0, false};
+    const nd_cost_work work = {.leaves = 4, .parts = &part, .count = 1, .codes = codes};
     near(predict(&machine, &work).step, 2.5, "allgather");
     /* 1 -> 0 within a host: 0.1 + 1000 (0.1 + 0.5) ms = 0.7 s, 3 -> 2 alike; then 2 -> 0: 2.5 s */
     const nd_cost_piece piece = {1000, 0, 0, 0, 0, 0, 0};
     const nd_cost_part reduced = {0, &piece, 1, 0, 0};
-    const nd_cost_work work2 = {4, &reduced, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                0, false,    0, false};
+    const nd_cost_work work2 = {.leaves = 4, .parts = &reduced, .count = 1, .codes = codes};
     near(predict(&machine, &work2).step, 3.2, "reduction");
 }
 
@@ -230,8 +217,7 @@ Test(cost_model, a_reduction_within_the_backward_pass_is_exposed_only_where_it_o
     const double codes[2] = {0};
     nd_cost_piece piece = {1000, 0, 6, 0, 0, 0, 0};
     const nd_cost_part part = {10, &piece, 1, 0, 0};
-    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                               0, false, 0, false};
+    const nd_cost_work work = {.leaves = 2, .parts = &part, .count = 1, .codes = codes};
     near(predict(&machine, &work).reduced, 0, "hidden");
     piece.bytes = 5000;
     near(predict(&machine, &work).reduced, 4.5, "exposed");
@@ -248,8 +234,7 @@ Test(cost_model, a_message_beside_the_backward_pass_slows_it_down)
     const double codes[2] = {0};
     nd_cost_piece piece = {1000, 0, 6, 0, 0, 0, 0};
     const nd_cost_part part = {10, &piece, 1, 0, 0};
-    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                               0, false, 0, false};
+    const nd_cost_work work = {.leaves = 2, .parts = &part, .count = 1, .codes = codes};
     near(predict(&machine, &work).step, 11, "beside");
     piece.ready = 10;
     near(predict(&machine, &work).step, 12.5, "after");
@@ -263,10 +248,8 @@ Test(cost_model, updates_during_the_backward_pass_wait_for_each_owner_in_turn)
     const nd_cost_piece pieces[] = {{1000, 3, 5, 0, 0, 0, 0}, {1000, 5, 5, 1, 1, 0, 0}};
     const nd_cost_part parts[] = {{5, &pieces[0], 1, 10, 0}, {5, &pieces[1], 1, 10, 0}};
     const nd_cost_part together = {10, pieces, 2, 20, 0};
-    const nd_cost_work layers = {2, parts, 2, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                 0, false, 0, false},
-                       whole = {2, &together, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                                0, false,     0, false};
+    const nd_cost_work layers = {.leaves = 2, .parts = parts, .count = 2, .codes = codes},
+                       whole = {.leaves = 2, .parts = &together, .count = 1, .codes = codes};
     near(predict(&machine, &layers).updated, 8, "layer by layer");
     near(predict(&machine, &whole).updated, 5, "together");
     /* 5 + 2.5 + 1.01 norms; rank 0 updates 3, rank 1 goes on: 5 + 2.5 (0 is ready for its message
@@ -282,8 +265,8 @@ Test(cost_model, with_overlap_a_part_is_reduced_beside_the_passes_of_the_next)
     const double codes[2] = {0};
     const nd_cost_piece pieces[] = {{1000, 3, 5, 0, 0, 0, 0}, {1000, 5, 5, 1, 1, 0, 0}};
     const nd_cost_part parts[] = {{5, &pieces[0], 1, 10, 0}, {5, &pieces[1], 1, 10, 0}};
-    const nd_cost_work work = {2, parts, 2, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                               0, true,  0, false};
+    const nd_cost_work work = {
+        .leaves = 2, .parts = parts, .count = 2, .codes = codes, .ahead = true};
     const nd_cost cost = predict(&machine, &work);
     near(cost.passes, 10, "passes");
     near(cost.reduced, 2.02, "reductions");
@@ -297,8 +280,7 @@ Test(cost_model, refuses_ranks_that_cannot_share_the_sum)
 {
     const nd_cost_machine machine = machine_of(3, 3);
     const double codes[3] = {0};
-    const nd_cost_work work = {4, NULL,  0, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32,
-                               0, false, 0, false};
+    const nd_cost_work work = {.leaves = 4, .codes = codes};
     nd_cost cost;
     cr_assert_neq(nd_cost_predict(&machine, &work, &cost), ND_OK);
 }
