@@ -323,6 +323,7 @@ static void compare_with_simulation(int ranks, int group, nd_gradient_wire forma
                                      .hosts = (ranks + 7) / 8,
                                      .between = {5e-6, 2e-11},
                                      .within = {2e-6, 2e-12},
+                                     .compressed = how == AFTER ? 0.0 : 0.5,
                                      .add_per_byte = 1e-12,
                                      .part_bytes = 16384,
                                      .ring_bytes = 32768};

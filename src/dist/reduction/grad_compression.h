@@ -10,6 +10,9 @@
  * gain. */
 static const double ND_GRAD_COMPRESSION_BELOW = 5e8;
 
+/* What compression leaves of the bytes of gradients, as runs of this program measured it. */
+static const double ND_GRAD_COMPRESSION_RATIO = 0.86;
+
 typedef struct nd_grad_compressor {
     double bytes; /* of values sent to other hosts in the current reduction */
     double rate;  /* bytes per second of the last reduction that sent enough of them; 0: none yet */

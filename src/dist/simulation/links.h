@@ -10,6 +10,7 @@
 
 #include "core/base/error.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct nd_link {
@@ -23,6 +24,9 @@ typedef struct nd_links {
     int ranks, hosts;           /* consecutive ranks share a host */
     nd_link between;            /* of a host to all others, in each direction */
     nd_link within;             /* of a rank to another on its host */
+    /* time between hosts of compressed gradients over that of as many other bytes; 0 where none are
+     * compressed, as nd_links_create leaves it */
+    double compressed;
     double *port_out, *port_in; /* [ranks] time when each becomes free */
     double *out, *in;           /* [hosts] time when each becomes free */
     double *sent, *received;    /* [hosts] bytes to and from other hosts */
@@ -35,7 +39,17 @@ void nd_links_destroy(nd_links *links);
 
 int nd_links_host(const nd_links *links, int rank);
 
-/* Carries a message of `bytes` bytes for which both ranks are ready at time `ready`; call in the
- * order of `ready`. *away: when the sender is free; *here: when all bytes have arrived. */
-void nd_links_carry(nd_links *links, int from, int to, double bytes, double ready, double *away,
+/* A message of `bytes` bytes from one rank to another. */
+typedef struct nd_link_message {
+    int from, to;
+    double bytes;
+    bool gradients; /* of a reduction */
+} nd_link_message;
+
+/* Seconds for which a message occupies the links. */
+double nd_links_occupied(const nd_links *links, const nd_link_message *message);
+
+/* Carries a message for which both ranks are ready at time `ready`; call in the order of `ready`.
+ * *away: when the sender is free; *here: when all bytes have arrived. */
+void nd_links_carry(nd_links *links, const nd_link_message *message, double ready, double *away,
                     double *here);

@@ -13,6 +13,7 @@
 typedef struct nd_simulated_machine {
     int ranks, hosts;        /* as in nd_links */
     nd_link between, within; /* as in nd_links */
+    double compressed;       /* as in nd_links */
     double add_per_byte;     /* seconds to add a received byte in a reduction */
     double delay; /* each rank pauses for a random time up to this after each message, in seconds */
     uint64_t seed; /* of the random pauses */

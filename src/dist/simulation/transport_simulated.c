@@ -45,6 +45,7 @@ nd_status nd_simulated_net_create(const nd_simulated_machine *m, nd_simulated_ne
 {
     *net = (nd_simulated_net){.machine = *m};
     ND_TRY(nd_links_create(m->between, m->within, m->ranks, m->hosts, &net->links));
+    net->links.compressed = m->compressed;
     net->ends = calloc((size_t)m->ranks, sizeof *net->ends);
     if (!net->ends) {
         nd_links_destroy(&net->links);
@@ -113,8 +114,8 @@ static void go_on(const nd_simulated_net *net, const message *m)
 
 static void meet(nd_simulated_net *net, message *send, message *receive)
 {
-    nd_links_carry(&net->links, send->rank, receive->rank, send->bytes, nd_fibers_now(net->fibers),
-                   &send->done, &receive->done);
+    const nd_link_message m = {send->rank, receive->rank, send->bytes, receive->accepts_short};
+    nd_links_carry(&net->links, &m, nd_fibers_now(net->fibers), &send->done, &receive->done);
     send->state = receive->state = MATCHED;
     const bool fits =
         receive->accepts_short ? send->bytes <= receive->bytes : send->bytes == receive->bytes;

@@ -11,6 +11,7 @@ nd_status nd_cost_clocks_create(const nd_cost_machine *m, nd_cost_clocks *c)
     const size_t ranks = (size_t)m->ranks;
     *c = (nd_cost_clocks){.m = m};
     ND_TRY(nd_links_create(m->between, m->within, m->ranks, m->hosts, &c->links));
+    c->links.compressed = m->compressed;
     c->windows = calloc(ranks, sizeof *c->windows);
     c->clock = calloc(4 * ranks, sizeof *c->clock);
     if (!c->windows || !c->clock) {
@@ -47,18 +48,18 @@ static void take(nd_cost_clocks *c, int rank, double begin, double end, double b
         c->taken[rank] += c->m->core_per_byte * bytes * (inside < took ? inside / took : 1.0);
 }
 
-void nd_cost_carry(nd_cost_clocks *c, int from, int to, double bytes, double ready, double add,
+void nd_cost_carry(nd_cost_clocks *c, const nd_link_message *m, double ready, double add,
                    double *away, double *here)
 {
-    const bool local = nd_links_host(&c->links, from) == nd_links_host(&c->links, to);
-    const nd_link link = local ? c->m->within : c->m->between;
-    nd_links_carry(&c->links, from, to, bytes, ready, away, here);
-    const double begin = *away - bytes * link.per_byte;
-    c->busy[from] += *away - begin;
-    c->busy[to] += link.latency + bytes * (link.per_byte + add);
-    take(c, from, begin, *away, bytes);
-    take(c, to, begin, *here + add * bytes, bytes);
-    c->bytes += bytes;
+    const bool local = nd_links_host(&c->links, m->from) == nd_links_host(&c->links, m->to);
+    const double takes = nd_links_occupied(&c->links, m);
+    nd_links_carry(&c->links, m, ready, away, here);
+    const double begin = *away - takes;
+    c->busy[m->from] += takes;
+    c->busy[m->to] += (local ? c->m->within : c->m->between).latency + takes + m->bytes * add;
+    take(c, m->from, begin, *away, m->bytes);
+    take(c, m->to, begin, *here + add * m->bytes, m->bytes);
+    c->bytes += m->bytes;
 }
 
 static void open_windows(nd_cost_clocks *c)
@@ -90,7 +91,8 @@ static void carry(nd_cost_clocks *c, int from, int to, double bytes, double star
     const double open =
         in->receives < ND_WIRE_DEPTH ? in->opened : in->taken[in->receives % ND_WIRE_DEPTH];
     double away, here;
-    nd_cost_carry(c, from, to, bytes, fmax(started, open), add, &away, &here);
+    nd_cost_carry(c, &(nd_link_message){from, to, bytes, false}, fmax(started, open), add, &away,
+                  &here);
     out->sent[out->sends++ % ND_WIRE_DEPTH] = away;
     c->clock[to] = fmax(c->clock[to], here) + add * bytes;
     in->taken[in->receives++ % ND_WIRE_DEPTH] = c->clock[to];

@@ -37,7 +37,7 @@ double nd_cost_clocks_last(const nd_cost_clocks *c);
 double nd_cost_part_bytes(const nd_cost_machine *m, double bytes);
 
 /* nd_links_carry and its effects on both ranks; what arrives is added in `add` seconds per byte. */
-void nd_cost_carry(nd_cost_clocks *c, int from, int to, double bytes, double ready, double add,
+void nd_cost_carry(nd_cost_clocks *c, const nd_link_message *message, double ready, double add,
                    double *away, double *here);
 
 /* The reduction of dist/reduction/part_reduction.h, of pieces that are all ready. Errors:

@@ -42,6 +42,7 @@ typedef struct nd_cost_machine {
     int hosts;            /* consecutive ranks share a host; 1 to ranks */
     nd_link between;      /* of a host to all others, in each direction, shared by its ranks */
     nd_link within;       /* of a rank to another on its host */
+    double compressed;    /* of nd_links */
     double add_per_byte;  /* gamma: seconds to add a received byte */
     double core_per_byte; /* delta: seconds of computation that a byte sent or received costs */
     double part_bytes;    /* p */

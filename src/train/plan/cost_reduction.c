@@ -112,7 +112,8 @@ static void carry_when_ready(reduction *r, int32_t index, double now)
     message *m = &r->messages[index];
     if (!m->started || !m->open)
         return;
-    nd_cost_carry(r->c, m->from, m->to, m->bytes, now, r->c->m->add_per_byte, &m->away, &m->here);
+    nd_cost_carry(r->c, &(nd_link_message){m->from, m->to, m->bytes, true}, now,
+                  r->c->m->add_per_byte, &m->away, &m->here);
     m->carried = true;
     wake(r, m->from, index, m->away);
     wake(r, m->to, index, m->here);

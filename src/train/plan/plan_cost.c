@@ -329,10 +329,13 @@ static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
     const nd_run *run = t->run;
     const nd_plan_machine *m = &t->machine;
     const double part = (double)part_bytes(run);
+    plan->compresses = compresses(run, m);
     const nd_cost_machine machine = {.ranks = run->comm->size,
                                      .hosts = m->hosts,
                                      .between = per_byte_of_parts(m->between, part),
                                      .within = per_byte_of_parts(m->within, part),
+                                     .compressed =
+                                         plan->compresses ? ND_GRAD_COMPRESSION_RATIO : 0.0,
                                      .add_per_byte = m->add_per_byte,
                                      .core_per_byte = m->core_per_byte,
                                      .part_bytes = part,
@@ -348,7 +351,6 @@ static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
     plan->alone = t->passes * machine.ranks + t->optimizer;
     plan->rank_alone = t->passes + t->optimizer;
     plan->update_even = t->optimizer / machine.ranks;
-    plan->compresses = compresses(run, m);
     plan->least_part = longest_reduction(t) / ND_COST_PARTS_MAX;
     for (int i = 0; i < ND_MEMORY_COUNT; i++)
         plan->memory += run->arenas[i].used;
@@ -468,6 +470,7 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
                 plan->idle);
     if (plan->compresses)
         fprintf(out,
-                "  not counted: gradients between hosts compressed to about 0.86 of their bytes "
-                "while the backward pass does not hide them ([dist] grad_compression)\n");
+                "  these times take gradients between hosts as compressed to %.2f of the bytes "
+                "above ([dist] grad_compression)\n",
+                ND_GRAD_COMPRESSION_RATIO);
 }

@@ -31,7 +31,7 @@ typedef struct nd_plan_cost {
     double least_part;  /* bytes: shorter parts of messages are predicted as if they were so long,
                            because there would be too many */
     bool simulated;
-    bool compresses; /* gradients between hosts will be compressed, which the prediction ignores */
+    bool compresses; /* gradients between hosts are compressed, in times but not in bytes */
 } nd_plan_cost;
 
 /* Predicts a checked configuration. Errors: those of nd_plan_create and nd_cost_predict; ND_ECONFIG

@@ -261,6 +261,7 @@ nd_status nd_simulated_step(const nd_cost_machine *m, const nd_cost_work *work, 
         .hosts = m->hosts,
         .between = {m->between.latency, m->between.per_byte * j.scale},
         .within = {m->within.latency, m->within.per_byte * j.scale},
+        .compressed = m->compressed,
         .add_per_byte = m->add_per_byte * j.scale};
     ND_TRY_GOTO(take_memory(&j), done);
     ND_TRY_GOTO(nd_simulation_run(&machine, run_rank, &j, &j.costs), done);
