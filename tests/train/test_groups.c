@@ -285,16 +285,21 @@ static nd_config *parts_config(const char *set)
     return &config;
 }
 
-/* Slow links, on which nearly all of a step is sums. */
+static nd_plan_machine slow_links(double seconds_per_part, double flops)
+{
+    return (nd_plan_machine){.between = {5e-5, 8e-8, seconds_per_part},
+                             .within = {2e-6, 8e-11},
+                             .add_per_byte = 2e-10,
+                             .hosts = 4,
+                             .flops = flops};
+}
+
+/* On slow links nearly all of a step is sums. */
 static nd_cost cost_with(const char *set,
                          nd_status (*estimate)(const nd_config *, int, const nd_plan_machine *,
                                                nd_plan_cost *))
 {
-    const nd_plan_machine machine = {.between = {5e-5, 8e-8, 0.0},
-                                     .within = {2e-6, 8e-11},
-                                     .add_per_byte = 2e-10,
-                                     .hosts = 4,
-                                     .flops = 1e13};
+    const nd_plan_machine machine = slow_links(0.0, 1e13);
     nd_config *config = parts_config(set);
     nd_plan_cost plan;
     ND_ASSERT_OK(nd_config_set(config, "dist.part_kib=64", "test"));
@@ -319,11 +324,7 @@ Test(groups, compressed_gradients_take_less_time_between_hosts)
 
 static nd_plan_parts choose_parts(const char *set, double seconds_per_part)
 {
-    const nd_plan_machine machine = {.between = {5e-5, 8e-8, seconds_per_part},
-                                     .within = {2e-6, 8e-11},
-                                     .add_per_byte = 2e-10,
-                                     .hosts = 4,
-                                     .flops = 1e11};
+    const nd_plan_machine machine = slow_links(seconds_per_part, 1e11);
     nd_config *config = parts_config(set);
     nd_plan_parts parts;
     nd_plan_cost chosen, usual;
