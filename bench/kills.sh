@@ -10,14 +10,10 @@
 set -euo pipefail
 if ! declare -F cut_link >/dev/null; then
     . "$(dirname "$0")/../launch/shared.sh"
-    case ${1:-} in
-    --help | -h | '')
-        print_help
-        exit 0
-        ;;
-    esac
-    exec "$(dirname "$0")/two_hosts.sh" "$1" "$(realpath "$0")" \
-        "$(dirname "$(realpath "$0")")" "${2:-300}" "${3:-30}"
+    options 'DIR...' "$@"
+    [ ${#operands[@]} -gt 0 ] || usage 'expected a directory'
+    exec "$(dirname "$0")/two_hosts.sh" "${operands[0]}" "$(realpath "$0")" \
+        "$(dirname "$(realpath "$0")")" "${operands[1]:-300}" "${operands[2]:-30}"
 fi
 bench=$1 seconds=$2 every=$3
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1
