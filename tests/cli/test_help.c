@@ -94,7 +94,7 @@ Test(help, the_man_page_and_the_readme_list_the_exit_codes_of_the_program)
 Test(help, scripts_refuse_unknown_options_with_2_and_print_help)
 {
     check(
-        "cd $S; export CDPATH=.; " /* with which cd prints where it goes */
+        "cd $S; export CDPATH=$S; " /* with which cd prints where it goes */
         "for script in $(grep -l '^#!' launch/*.sh bench/*.sh); do "
         "  $script --bogus x > /dev/null 2>&1 < /dev/null; [ $? = 2 ] || echo \"$script: not 2\"; "
         "  $script --help < /dev/null 2>&1 | grep -q \"$script\" || echo \"$script: no help\"; "
