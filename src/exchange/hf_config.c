@@ -133,20 +133,32 @@ static nd_status set_number(const config_reader *r, const char *key, double valu
     return nd_config_set_key(r->config, "model", key, text, r->path);
 }
 
+/* `key` is rope_parameters or its older name rope_scaling; transformers applies what either says.
+ */
+static nd_status read_rope(const config_reader *r, const char *key, double *base)
+{
+    const json_t *rope = json_object_get(r->root, key);
+    const char *type = json_string_value(json_object_get(rope, "rope_type"));
+    double part = 1.0;
+    type = type ? type : json_string_value(json_object_get(rope, "type"));
+    ND_FAIL_IF(type && strcmp(type, "default") != 0, ND_EDATA,
+               "%s: rotary positions are scaled (%.40s) by %s; this program's are not", r->path,
+               type, key);
+    ND_TRY(read_number(r, rope, "rope_theta", base));
+    ND_TRY(read_number(r, r->root, "partial_rotary_factor", &part));
+    ND_TRY(read_number(r, rope, "partial_rotary_factor", &part));
+    return ND_CHECK(part == 1.0, ND_EDATA,
+                    "%s: partial_rotary_factor is %g: only a part of each head is rotated; this "
+                    "program rotates all of it",
+                    r->path, part);
+}
+
 static nd_status set_rope(const config_reader *r)
 {
-    const json_t *scaling = json_object_get(r->root, "rope_scaling");
-    const json_t *rope = json_object_get(r->root, "rope_parameters");
     double base = 10000.0;
-    const char *type = json_string_value(json_object_get(rope, "rope_type"));
-    if (!json_is_object(rope) && json_is_object(scaling))
-        type = json_string_value(json_object_get(scaling, "rope_type"))
-                   ? json_string_value(json_object_get(scaling, "rope_type"))
-                   : json_string_value(json_object_get(scaling, "type"));
-    ND_FAIL_IF(type && strcmp(type, "default") != 0, ND_EDATA,
-               "%s: rotary positions are scaled (%.40s); this program's are not", r->path, type);
     ND_TRY(read_number(r, r->root, "rope_theta", &base));
-    ND_TRY(read_number(r, rope, "rope_theta", &base)); /* the newer key takes precedence */
+    ND_TRY(read_rope(r, "rope_scaling", &base));
+    ND_TRY(read_rope(r, "rope_parameters", &base)); /* the newer key takes precedence */
     return set_number(r, "rope_base", base);
 }
 
