@@ -254,6 +254,14 @@ Test(import, a_model_saved_again_in_one_file_is_not_looked_for_in_its_earlier_sh
                 "[ \"$($B info r | grep state)\" = \"$($B info q | grep state)\" ]");
 }
 
+Test(import, info_describes_a_model_in_shards)
+{
+    make_shards();
+    ASSERT_RUNS("$B info s --verify > o && grep -q 'safetensors s/one.safetensors' o && "
+                "grep -q 'safetensors s/two.safetensors' o && grep -c ' tensor ' o > n && "
+                "$B info a | grep -c ' tensor ' | cmp - n");
+}
+
 Test(import, names_the_tensor_that_is_not_as_config_json_says_with_its_file)
 {
     static const struct {

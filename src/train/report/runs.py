@@ -179,8 +179,8 @@ class Run:
 
     def _manifest(self):
         """The text of the newest checkpoint's manifest, or None where there is no checkpoint."""
-        named = (self.config or {}).get("logging.checkpoint_dir", "")
-        for place in filter(None, (named, os.path.join(self.path, "checkpoints"), self.path)):
+        places = [self.setting("logging.checkpoint_dir"), os.path.join(self.path, "checkpoints"), self.path]
+        for place in filter(None, map(str, places)):
             names = os.listdir(place) if os.path.isdir(place) else []
             steps = sorted((n for n in names if re.fullmatch(r"step_\d{8,}", n)), key=lambda n: int(n[5:]))
             for name in ["latest"] + steps[::-1]:
