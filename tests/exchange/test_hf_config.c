@@ -77,3 +77,13 @@ Test(hf_config, refuses_positions_that_either_key_scales_or_rotates_in_part)
                        config));
     free(config);
 }
+
+Test(hf_config, names_the_key_of_the_file_whose_number_is_out_of_range)
+{
+    nd_config *config = malloc(sizeof *config);
+    ND_ASSERT_FAILS(parse(", \"max_position_embeddings\": 10000000", config), ND_ECONFIG,
+                    "config.json: max_position_embeddings: [model] max_seq_len = '10000000'");
+    ND_ASSERT_FAILS(parse(", \"rope_theta\": 1e10", config), ND_ECONFIG,
+                    "config.json: rope_theta: [model] rope_base = '10000000000'");
+    free(config);
+}
