@@ -154,13 +154,15 @@ static void print_snapshots(const nd_plan *plan, const nd_config *config, FILE *
     static const char *const copies[] = {"twice that with several hosts, for copies", "with copies",
                                          "no copies"};
     const double mib = 1024.0 * 1024.0;
-    const bool always = config->logging.snapshot_buddy == ND_SNAPSHOT_BUDDY_ALWAYS;
+    /* one rank has no other to keep its copy */
+    const int buddy =
+        plan->ranks == 1 ? ND_SNAPSHOT_BUDDY_OFF : (int)config->logging.snapshot_buddy;
+    const bool always = buddy == ND_SNAPSHOT_BUDDY_ALWAYS;
     if (config->logging.snapshot_interval == 0)
         return;
     fprintf(out, "snapshots (MiB)  %.1f of the fullest rank, %.1f of all, %s; in %s\n",
             (double)plan->snapshot * (always ? 2.0 : 1.0) / mib,
-            (double)plan->snapshots * (always ? 2.0 : 1.0) / mib,
-            copies[config->logging.snapshot_buddy],
+            (double)plan->snapshots * (always ? 2.0 : 1.0) / mib, copies[buddy],
             config->logging.snapshot_dir[0] ? config->logging.snapshot_dir : "/dev/shm");
     if (config->logging.snapshot_memory > 0)
         fprintf(out, "  of which a host may hold %lld ([logging] snapshot_memory)\n",
