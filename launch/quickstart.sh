@@ -49,6 +49,9 @@ choose_steps() {
         return
     fi
     probe=$(mktemp -d)
+    # shellcheck disable=SC2064 # the directory that it is now
+    trap "rm -rf '$probe'" EXIT
+    trap 'exit 130' INT
     "${launch[@]}" "$program" --config configs/quickstart.ini --data-path "$data/shards" \
         --run-dir "$probe/run" --total-steps 9 --set logging.eval_interval=0 >"$probe/log" 2>&1 || {
         cat "$probe/log" >&2
@@ -57,6 +60,7 @@ choose_steps() {
     ms=$(sed -n 's/.*"step": *[3-9],.*"step_ms": *\([0-9]*\).*/\1/p' "$probe/run/metrics.jsonl" |
         sort -n | sed -n 4p)
     rm -r "$probe"
+    trap - EXIT INT
     left=$SECONDS # evaluations and checkpoints on the way cost 5 %, what comes after training 20 s
     steps=$(awk -v ms="$ms" -v spent="$left" -v whole="$whole" '
         function fit(seconds) { n = int((seconds - 20 - spent) * 1000 / (ms * 1.05) / 50) * 50

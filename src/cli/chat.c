@@ -2,6 +2,7 @@
 
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -99,8 +100,11 @@ nd_status nd_chat(nd_sampler *sampler, const nd_chat_options *options)
             fputs(options->user_prefix, stdout);
         fflush(stdout);
         const ssize_t bytes = getline(&line, &capacity, stdin);
-        if (bytes < 0)
+        if (bytes < 0) {
+            status =
+                ND_CHECK(!ferror(stdin), ND_EIO, "cannot read standard input: %s", strerror(errno));
             break;
+        }
         if (bytes > 0 && line[bytes - 1] == '\n')
             line[bytes - 1] = '\0';
         status = run_turn(&c, line, &ended);

@@ -26,7 +26,14 @@ static nd_status open_dataset(const eval_arguments *a, const nd_loaded_model *l,
         .n_samples = l->config.data.n_samples,
         .seed = (uint64_t)l->config.training.seed,
     };
-    return nd_dataset_open(&options, data);
+    const nd_status status = nd_dataset_open(&options, data);
+    if (status != ND_EDATA || a->data_path)
+        return status;
+    const nd_error error = *nd_error_get();
+    nd_error_clear();
+    return ND_FAIL(status,
+                   "%.1500s (that is data_path in %.300s/config.ini; --data-path names another)",
+                   error.message, l->directory);
 }
 
 static nd_status evaluate(const eval_arguments *a, nd_comm *comm, nd_loaded_model *l,

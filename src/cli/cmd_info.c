@@ -1,5 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "core/base/directory.h"
 #include "data/data_directory.h"
 #include "data/shards/shard_info.h"
 #include "exchange/gguf_read.h"
@@ -20,9 +21,32 @@ static bool directory_has(const char *directory, const char *name)
            access(path, F_OK) == 0;
 }
 
+/* A model for transformers, in one file or in several; *found: there is one. */
+static nd_status print_safetensors(const char *directory, bool verify, bool *found)
+{
+    static const char suffix[] = ".safetensors";
+    char path[PATH_MAX];
+    nd_names names;
+    ND_TRY(nd_directory_names(directory, &names));
+    nd_status status = ND_OK;
+    *found = false;
+    for (int i = 0; status == ND_OK && i < names.count; i++) {
+        const size_t length = strlen(names.list[i]);
+        if (length < strlen(suffix) || strcmp(names.list[i] + length - strlen(suffix), suffix) != 0)
+            continue;
+        *found = true;
+        status = ND_CHECK(snprintf(path, sizeof path, "%s/%s", directory, names.list[i]) < PATH_MAX,
+                          ND_EDATA, "%.80s...: the path is too long", directory);
+        ND_IF_OK(nd_safetensors_print(path, verify, stdout));
+    }
+    nd_names_free(&names);
+    return status;
+}
+
 static nd_status print_directory(const char *path, bool verify)
 {
-    char directory[ND_CHECKPOINT_PATH_MAX], model[PATH_MAX];
+    char directory[ND_CHECKPOINT_PATH_MAX];
+    bool exported;
     nd_log warnings = {.terminal = stderr};
     const nd_status found = nd_checkpoint_resolve(path, &warnings, directory);
     if (found == ND_OK) {
@@ -30,11 +54,12 @@ static nd_status print_directory(const char *path, bool verify)
         return status != ND_OK && nd_checkpoint_gone(directory) ? nd_checkpoint_fail_gone(directory)
                                                                 : status;
     }
-    if (directory_has(path, "model.safetensors")) {
-        snprintf(model, sizeof model, "%s/model.safetensors", path);
-        nd_error_clear();
-        return nd_safetensors_print(model, verify, stdout);
-    }
+    const nd_error error = *nd_error_get();
+    nd_error_clear();
+    ND_TRY(print_safetensors(path, verify, &exported));
+    if (exported)
+        return ND_OK;
+    nd_error_set(&error);
     if (directory_has(path, "config.ini") || directory_has(path, "checkpoints") ||
         directory_has(path, "manifest.json"))
         return found; /* a run or a checkpoint that cannot be read */

@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/sampler.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,12 +106,17 @@ static nd_status check_logits(const char *path, int64_t vocabulary)
     if (stat(path, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size == 0)
         return ND_OK;
     bool ours = (size_t)info.st_size % bytes == 0;
+    FILE *file = fopen(path, "rbe");
+    ND_FAIL_IF(!file, ND_EIO, "%s: cannot read this file, which may hold logits to replace: %s",
+               path, strerror(errno));
     float *row = malloc(bytes);
-    FILE *file = row ? fopen(path, "rbe") : NULL;
-    for (int64_t left = info.st_size / (int64_t)bytes; ours && left > 0; left--)
-        ours = file && fread(row, 1, bytes, file) == bytes && is_row_of_logits(row, vocabulary);
-    if (file)
+    if (!row) {
         fclose(file);
+        return ND_FAIL(ND_ENOMEM, "no memory for %lld logits", (long long)vocabulary);
+    }
+    for (int64_t left = info.st_size / (int64_t)bytes; ours && left > 0; left--)
+        ours = fread(row, 1, bytes, file) == bytes && is_row_of_logits(row, vocabulary);
+    fclose(file);
     free(row);
     return ND_CHECK(ours, ND_ECONFIG,
                     "%s: this file holds no logits of %lld tokens and is not replaced; move it "

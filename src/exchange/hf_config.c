@@ -2,6 +2,7 @@
 #include "exchange/hf_layout.h"
 
 #include <jansson.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,7 +65,8 @@ static nd_status set_integer(const config_reader *r, const char *hf_key, const c
                              const char *fallback)
 {
     const json_t *value = json_object_get(r->root, hf_key);
-    char text[32];
+    char text[32], origin[PATH_MAX + 64];
+    snprintf(origin, sizeof origin, "%s: %s", r->path, hf_key);
     if (json_is_integer(value))
         snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
     else if ((!value || json_is_null(value)) && fallback)
@@ -72,7 +74,7 @@ static nd_status set_integer(const config_reader *r, const char *hf_key, const c
     else
         return ND_FAIL(ND_EDATA, "%s: %s is %s; expected a whole number", r->path, hf_key,
                        value ? "not a whole number" : "missing");
-    return nd_config_set_key(r->config, "model", key, text, r->path);
+    return nd_config_set_key(r->config, "model", key, text, origin);
 }
 
 /* Checks a key that must be missing or have one value, because the graph would otherwise differ. */
@@ -126,28 +128,42 @@ static nd_status read_number(const config_reader *r, const json_t *object, const
     return ND_OK;
 }
 
-static nd_status set_number(const config_reader *r, const char *key, double value)
+static nd_status set_number(const config_reader *r, const char *hf_key, const char *key,
+                            double value)
 {
-    char text[40];
+    char text[40], origin[PATH_MAX + 64];
     snprintf(text, sizeof text, "%.17g", value);
-    return nd_config_set_key(r->config, "model", key, text, r->path);
+    snprintf(origin, sizeof origin, "%s: %s", r->path, hf_key);
+    return nd_config_set_key(r->config, "model", key, text, origin);
+}
+
+/* `key` is rope_parameters or its older name rope_scaling; transformers applies what either says.
+ */
+static nd_status read_rope(const config_reader *r, const char *key, double *base)
+{
+    const json_t *rope = json_object_get(r->root, key);
+    const char *type = json_string_value(json_object_get(rope, "rope_type"));
+    double part = 1.0;
+    type = type ? type : json_string_value(json_object_get(rope, "type"));
+    ND_FAIL_IF(type && strcmp(type, "default") != 0, ND_EDATA,
+               "%s: rotary positions are scaled (%.40s) by %s; this program's are not", r->path,
+               type, key);
+    ND_TRY(read_number(r, rope, "rope_theta", base));
+    ND_TRY(read_number(r, r->root, "partial_rotary_factor", &part));
+    ND_TRY(read_number(r, rope, "partial_rotary_factor", &part));
+    return ND_CHECK(part == 1.0, ND_EDATA,
+                    "%s: partial_rotary_factor is %g: only a part of each head is rotated; this "
+                    "program rotates all of it",
+                    r->path, part);
 }
 
 static nd_status set_rope(const config_reader *r)
 {
-    const json_t *scaling = json_object_get(r->root, "rope_scaling");
-    const json_t *rope = json_object_get(r->root, "rope_parameters");
     double base = 10000.0;
-    const char *type = json_string_value(json_object_get(rope, "rope_type"));
-    if (!json_is_object(rope) && json_is_object(scaling))
-        type = json_string_value(json_object_get(scaling, "rope_type"))
-                   ? json_string_value(json_object_get(scaling, "rope_type"))
-                   : json_string_value(json_object_get(scaling, "type"));
-    ND_FAIL_IF(type && strcmp(type, "default") != 0, ND_EDATA,
-               "%s: rotary positions are scaled (%.40s); this program's are not", r->path, type);
     ND_TRY(read_number(r, r->root, "rope_theta", &base));
-    ND_TRY(read_number(r, rope, "rope_theta", &base)); /* the newer key takes precedence */
-    return set_number(r, "rope_base", base);
+    ND_TRY(read_rope(r, "rope_scaling", &base));
+    ND_TRY(read_rope(r, "rope_parameters", &base)); /* the newer key takes precedence */
+    return set_number(r, "rope_theta", "rope_base", base);
 }
 
 static nd_status set_shape(const config_reader *r)
@@ -164,7 +180,8 @@ static nd_status set_shape(const config_reader *r)
     ND_FAIL_IF(!json_is_integer(wide), ND_EDATA, "%s: intermediate_size is not a whole number",
                r->path);
     const double hidden = (double)r->config->model.hidden_dim;
-    ND_TRY(set_number(r, "ffn_mult", (double)json_integer_value(wide) / hidden));
+    ND_TRY(
+        set_number(r, "intermediate_size", "ffn_mult", (double)json_integer_value(wide) / hidden));
     const json_t *head_dim = json_object_get(r->root, "head_dim");
     int64_t together;
     ND_FAIL_IF(head_dim && !json_is_null(head_dim) && !json_is_integer(head_dim), ND_EDATA,

@@ -9,7 +9,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { INDEX_BYTES_MAX = 1 << 28, FILES_MAX = 4096 };
+enum {
+    INDEX_BYTES_MAX = 1 << 28,
+    FILES_MAX = 4096,
+    SHAPE_BYTES = 24 * ND_SAFETENSORS_DIMENSIONS_MAX + 8
+};
 
 static nd_status join_path(char path[PATH_MAX], const char *directory, const char *name)
 {
@@ -74,13 +78,20 @@ static nd_status open_shards(nd_hf_model *m, const char *directory, const char *
     return status;
 }
 
+/* One file takes precedence over an index, as in transformers, which leaves the index of a model
+ * that was in shards when it saves it again in one file. */
 static nd_status open_files(nd_hf_model *m, const char *directory)
 {
-    char path[PATH_MAX];
-    ND_TRY(join_path(path, directory, "model.safetensors.index.json"));
-    if (access(path, F_OK) == 0)
-        return open_shards(m, directory, path);
-    return open_file(m, directory, "model.safetensors");
+    char whole[PATH_MAX], index[PATH_MAX];
+    ND_TRY(join_path(whole, directory, "model.safetensors"));
+    ND_TRY(join_path(index, directory, "model.safetensors.index.json"));
+    if (access(whole, F_OK) == 0)
+        return open_file(m, directory, "model.safetensors");
+    ND_FAIL_IF(access(index, F_OK) != 0, ND_EDATA,
+               "%s: holds neither model.safetensors nor model.safetensors.index.json; save the "
+               "model as safetensors (save_pretrained of transformers does)",
+               directory);
+    return open_shards(m, directory, index);
 }
 
 /* Reads the metadata of this program's own exports. */
@@ -118,22 +129,32 @@ static const nd_safetensors_tensor *find(const nd_hf_model *m, const char *name,
     return NULL;
 }
 
-static nd_status check_parameter(const nd_hf_model *m, const nd_param *p)
+/* "[64, 32]"; `text` has room for ND_SAFETENSORS_DIMENSIONS_MAX numbers. */
+static void format_shape(const int64_t *lengths, int count, char *text)
 {
-    char name[ND_HF_NAME_MAX];
+    text += sprintf(text, "[");
+    for (int d = 0; d < count; d++)
+        text += sprintf(text, "%s%lld", d ? ", " : "", (long long)lengths[d]);
+    sprintf(text, "]");
+}
+
+static nd_status check_parameter(const nd_hf_model *m, const char *directory, const nd_param *p)
+{
+    char name[ND_HF_NAME_MAX], found[SHAPE_BYTES], expected[SHAPE_BYTES];
     const nd_hf_file *file = NULL;
+    const int64_t shape[] = {p->rows, p->cols};
+    const int vector = p->role == ND_ROLE_NORM, dimensions = vector ? 1 : 2;
     nd_hf_name(p, name);
     const nd_safetensors_tensor *t = find(m, name, &file);
     ND_FAIL_IF(!t, ND_EDATA, "%s: holds no tensor %s, which its config.json asks for",
-               m->files[0].path, name);
-    const bool vector = p->role == ND_ROLE_NORM;
-    const int dimensions = vector ? 1 : 2;
-    ND_FAIL_IF(t->dimensions != dimensions || t->shape[dimensions - 1] != p->cols ||
-                   (!vector && t->shape[0] != p->rows),
-               ND_EDATA, "%s: %s has %d dimensions, the first %lld; expected %s[%lld, %lld]",
-               file->path, name, t->dimensions, (long long)(t->dimensions > 0 ? t->shape[0] : 0),
-               vector ? "the vector " : "", (long long)p->rows, (long long)p->cols);
-    return ND_OK;
+               m->file_count == 1 ? m->files[0].path : directory, name);
+    format_shape(t->shape, t->dimensions, found);
+    format_shape(shape + vector, dimensions, expected);
+    ND_FAIL_IF(strcmp(found, expected) != 0, ND_EDATA, "%s: %s is %s; expected %s", file->path,
+               name, found, expected);
+    return ND_CHECK(nd_safetensors_has_floats(t), ND_EDATA,
+                    "%s: %s has type %s; expected F32, BF16, F16 or F64", file->path, name,
+                    t->dtype);
 }
 
 /* Whether old files may hold the tensor though it is a copy or follows from the configuration. */
@@ -143,6 +164,22 @@ static bool is_redundant(const nd_hf_model *m, const char *name)
     const size_t bytes = strlen(name), end = strlen(rope);
     return (bytes > end && strcmp(name + bytes - end, rope) == 0) ||
            (m->model.tied && strcmp(name, "lm_head.weight") == 0);
+}
+
+/* A tied head may be there too, but not another one, which this program would leave out. */
+static nd_status check_tied_head(const nd_hf_model *m)
+{
+    const nd_hf_file *file = NULL, *other = NULL;
+    const nd_safetensors_tensor *head = m->model.tied ? find(m, "lm_head.weight", &file) : NULL;
+    const nd_safetensors_tensor *embedding = find(m, "model.embed_tokens.weight", &other);
+    return ND_CHECK(!head || (head->bytes == embedding->bytes &&
+                              memcmp(head->data, embedding->data, head->bytes) == 0),
+                    ND_EDATA,
+                    "%s: lm_head.weight is not model.embed_tokens.weight, but config.json says "
+                    "tie_word_embeddings = true; %s",
+                    file->path,
+                    m->model.arch == ND_ARCH_LLAMA ? "set that to false, or remove lm_head.weight"
+                                                   : "bitnet has no separate head here");
 }
 
 static bool is_parameter(const nd_hf_model *m, const char *name)
@@ -156,19 +193,23 @@ static bool is_parameter(const nd_hf_model *m, const char *name)
     return false;
 }
 
-static nd_status check_tensors(const nd_hf_model *m)
+static nd_status check_tensors(const nd_hf_model *m, const char *directory)
 {
     for (int64_t i = 0; i < m->params.count; i++)
-        ND_TRY(check_parameter(m, &m->params.list[i]));
+        ND_TRY(check_parameter(m, directory, &m->params.list[i]));
     for (int f = 0; f < m->file_count; f++)
         for (size_t i = 0; i < m->files[f].tensors.count; i++) {
-            const char *name = m->files[f].tensors.tensors[i].name;
+            const nd_safetensors_tensor *t = &m->files[f].tensors.tensors[i];
+            const nd_hf_file *first = NULL;
             ND_FAIL_IF(
-                !is_parameter(m, name) && !is_redundant(m, name), ND_EDATA,
+                !is_parameter(m, t->name) && !is_redundant(m, t->name), ND_EDATA,
                 "%s: holds %.80s, which the graph that config.json describes does not have here",
-                m->files[f].path, name);
+                m->files[f].path, t->name);
+            ND_FAIL_IF(find(m, t->name, &first) != t, ND_EDATA,
+                       "%s: holds %.80s, and so does %s; remove the file that is of another model",
+                       m->files[f].path, t->name, first->path);
         }
-    return ND_OK;
+    return check_tied_head(m);
 }
 
 static nd_status open_parts(const char *directory, nd_hf_model *m)
@@ -181,7 +222,7 @@ static nd_status open_parts(const char *directory, nd_hf_model *m)
     ND_TRY(read_metadata(m));
     m->model = nd_model_config_from(&m->config);
     ND_TRY(nd_params_create(&m->model, &m->params));
-    return check_tensors(m);
+    return check_tensors(m, directory);
 }
 
 nd_status nd_hf_model_open(const char *directory, const nd_config *defaults, nd_hf_model *m)

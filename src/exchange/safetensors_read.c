@@ -176,6 +176,15 @@ const char *nd_safetensors_text(const nd_safetensors *f, const char *key)
     return json_string_value(json_object_get(json_object_get(f->header, "__metadata__"), key));
 }
 
+bool nd_safetensors_has_floats(const nd_safetensors_tensor *t)
+{
+    static const char *const types[] = {"F32", "BF16", "F16", "F64"};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(t->dtype, types[i]) == 0)
+            return true;
+    return false;
+}
+
 nd_status nd_safetensors_floats(const nd_safetensors_tensor *t, int64_t first, int64_t count,
                                 float *values)
 {

@@ -42,6 +42,9 @@ const nd_safetensors_tensor *nd_safetensors_find(const nd_safetensors *file, con
 /* The metadata under this key; NULL when there is none. */
 const char *nd_safetensors_text(const nd_safetensors *file, const char *key);
 
+/* Whether its type is F32, BF16, F16 or F64. */
+bool nd_safetensors_has_floats(const nd_safetensors_tensor *tensor);
+
 /* Converts values [first, first + count) of a tensor in F32, BF16, F16 or F64 to floats. Errors:
  * ND_EDATA naming the tensor and its type. */
 nd_status nd_safetensors_floats(const nd_safetensors_tensor *tensor, int64_t first, int64_t count,

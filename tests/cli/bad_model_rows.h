@@ -157,7 +157,7 @@ static const bad_input bad_models[] = {
      EXPORT_TENSORS " && sed -i 's/vocab_size\": 512/vocab_size\": 600/' $W/m/config.json",
      "$B import --from $W/m --out $W/r",
      3,
-     {"model.embed_tokens.weight has 2 dimensions, the first 512; expected [600, 32]"}},
+     {"model.embed_tokens.weight is [512, 32]; expected [600, 32]"}},
     {"exported models",
      "a conversation without a tokenizer",
      "$B --config $D/ok.ini --run-dir $W/run --total-steps 1",

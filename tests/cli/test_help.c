@@ -125,6 +125,14 @@ Test(help, version_names_the_commit_the_build_and_the_libraries)
                      "%s is no commit", name);
 }
 
+/* As data/quickstart and runs/quickstart are. */
+Test(help, a_directory_named_like_a_config_does_not_hide_it)
+{
+    check("d=$(mktemp -d); mkdir $d/quickstart && cd $d && $B plan --config quickstart > out || "
+          "cat out; $B plan --config $d/quickstart 2>&1 | grep -q 'quickstart: not a regular file' "
+          "|| echo no; rm -r $d");
+}
+
 Test(help, an_installed_program_finds_its_config_by_name_from_anywhere)
 {
     char output[8192];

@@ -130,6 +130,17 @@ Test(chat, a_conversation_ends_with_the_input)
     cr_assert_str_eq(output, "");
 }
 
+Test(chat, an_input_that_cannot_be_read_is_an_error)
+{
+    static const char *const inputs[] = {"< .", "<&-"};
+    for (size_t i = 0; i < 2; i++) {
+        char command[128];
+        snprintf(command, sizeof command, "$B sample --checkpoint run --chat %s", inputs[i]);
+        cr_assert_eq(run(command), 1, "%s: %s", inputs[i], output);
+        cr_assert(strstr(output, "cannot read standard input: ") != NULL, "%s", output);
+    }
+}
+
 Test(chat, a_full_context_ends_it_with_a_message)
 {
     ASSERT_RUNS("yes question | head -n 100 | $B sample --checkpoint run --chat --max-tokens 8 "

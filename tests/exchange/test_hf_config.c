@@ -56,3 +56,34 @@ Test(hf_config, refuses_values_of_other_types_instead_of_taking_the_default)
                        config));
     free(config);
 }
+
+/* transformers 5 reads both keys, the older one first. */
+Test(hf_config, refuses_positions_that_either_key_scales_or_rotates_in_part)
+{
+    static const char *const others[] = {
+        ", \"rope_parameters\": {\"rope_theta\": 1e4}, \"rope_scaling\": {\"type\": \"linear\", "
+        "\"factor\": 2.0}",
+        ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0}",
+        ", \"rope_parameters\": {\"rope_type\": \"yarn\"}"};
+    nd_config *config = malloc(sizeof *config);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        ND_ASSERT_FAILS(parse(others[i], config), ND_EDATA, "rotary positions are scaled");
+    ND_ASSERT_FAILS(parse(", \"partial_rotary_factor\": 0.5", config), ND_EDATA,
+                    "partial_rotary_factor is 0.5");
+    ND_ASSERT_FAILS(parse(", \"rope_parameters\": {\"partial_rotary_factor\": 0.25}", config),
+                    ND_EDATA, "partial_rotary_factor is 0.25");
+    ND_ASSERT_OK(parse(", \"rope_scaling\": {\"type\": \"default\"}, \"partial_rotary_factor\": "
+                       "1.0",
+                       config));
+    free(config);
+}
+
+Test(hf_config, names_the_key_of_the_file_whose_number_is_out_of_range)
+{
+    nd_config *config = malloc(sizeof *config);
+    ND_ASSERT_FAILS(parse(", \"max_position_embeddings\": 10000000", config), ND_ECONFIG,
+                    "config.json: max_position_embeddings: [model] max_seq_len = '10000000'");
+    ND_ASSERT_FAILS(parse(", \"rope_theta\": 1e10", config), ND_ECONFIG,
+                    "config.json: rope_theta: [model] rope_base = '10000000000'");
+    free(config);
+}

@@ -209,3 +209,94 @@ Test(import, a_padded_vocabulary_trains_evaluates_and_samples_as_without_the_pad
     cr_assert(strstr(output, "val_bpb") != NULL && strstr(output, "The") != NULL, "%s", output);
     ASSERT_RUNS("grep 'has 400 pieces and the model 448 rows' log");
 }
+
+/* Runs a line of Python over t, the tensors of a file by name ([type, shape, bytes]), and writes
+ * what it makes of them without metadata, as other programs would. */
+static const char *const edit =
+    "import json, struct, sys\n"
+    "raw = open(sys.argv[1], 'rb').read()\n"
+    "at = 8 + struct.unpack('<Q', raw[:8])[0]\n"
+    "t = {k: [v['dtype'], v['shape'], raw[at + v['data_offsets'][0]:at + v['data_offsets'][1]]]\n"
+    "     for k, v in json.loads(raw[8:at]).items() if k != '__metadata__'}\n"
+    "exec(sys.argv[2])\n"
+    "at, head = 0, {}\n"
+    "for k, (dtype, shape, data) in t.items():\n"
+    "    head[k] = dict(dtype=dtype, shape=shape, data_offsets=[at, at + len(data)])\n"
+    "    at += len(data)\n"
+    "text = json.dumps(head).encode()\n"
+    "open(sys.argv[1], 'wb').write(struct.pack('<Q', len(text)) + text +\n"
+    "                              b''.join(v[2] for v in t.values()))\n";
+
+/* Leaves a/, an export in one file, and s/, the same model in shards. */
+static void make_shards(void)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/edit.py", nd_test_here.directory);
+    nd_test_write_file(path, edit, strlen(edit));
+    train("--set training.total_steps=1");
+    ASSERT_RUNS("$B export --checkpoint run --format safetensors --type f32 --out a && mkdir s && "
+                "cp a/config.json s && cp a/model.safetensors s/one.safetensors && "
+                "cp a/model.safetensors s/two.safetensors && E='python3 edit.py' && "
+                "$E a/model.safetensors '' && "
+                "$E s/one.safetensors 't = {k: v for k, v in t.items() if \"layers\" in k}' && "
+                "$E s/two.safetensors 't = {k: v for k, v in t.items() if \"layers\" not in k}' && "
+                "echo '{\"weight_map\": {\"model.norm.weight\": \"two.safetensors\", "
+                "\"model.layers.0.mlp.up_proj.weight\": \"one.safetensors\"}}' "
+                "> s/model.safetensors.index.json");
+}
+
+/* transformers leaves the index and removes the shards. */
+Test(import, a_model_saved_again_in_one_file_is_not_looked_for_in_its_earlier_shards)
+{
+    make_shards();
+    ASSERT_RUNS("$B import --from s --out r && cp s/model.safetensors.index.json a && "
+                "$B import --from a --out q && "
+                "[ \"$($B info r | grep state)\" = \"$($B info q | grep state)\" ]");
+}
+
+Test(import, info_describes_a_model_in_shards)
+{
+    make_shards();
+    ASSERT_RUNS("$B info s --verify > o && grep -q 'safetensors s/one.safetensors' o && "
+                "grep -q 'safetensors s/two.safetensors' o && grep -c ' tensor ' o > n && "
+                "$B info a | grep -c ' tensor ' | cmp - n");
+}
+
+Test(import, names_the_tensor_that_is_not_as_config_json_says_with_its_file)
+{
+    static const struct {
+        const char *change, *from, *says;
+    } rows[] = {
+        {"python3 edit.py a/model.safetensors 't[\"lm_head.weight\"] = "
+         "t[\"model.embed_tokens.weight\"]'",
+         "a", ""},
+        {"python3 edit.py a/model.safetensors 't[\"lm_head.weight\"] = [\"F32\", [256, 32], "
+         "bytes(256 * 32 * 4)]'",
+         "a", "a/model.safetensors: lm_head.weight is not model.embed_tokens.weight"},
+        {"python3 edit.py a/model.safetensors 't[\"model.norm.weight\"][0] = \"I32\"'", "a",
+         "a/model.safetensors: model.norm.weight has type I32; expected F32, BF16, F16 or F64"},
+        {"python3 edit.py a/model.safetensors 't[\"model.layers.1.mlp.up_proj.weight\"][1] = "
+         "[96, 16, 2]'",
+         "a",
+         "a/model.safetensors: model.layers.1.mlp.up_proj.weight is [96, 16, 2]; expected "
+         "[96, 32]"},
+        {"rm a/model.safetensors", "a",
+         "a: holds neither model.safetensors nor model.safetensors.index.json"},
+        {"python3 edit.py s/two.safetensors 'del t[\"model.embed_tokens.weight\"]'", "s",
+         "s: holds no tensor model.embed_tokens.weight"},
+        {"python3 edit.py s/two.safetensors 't[\"model.layers.0.input_layernorm.weight\"] = "
+         "t[\"model.norm.weight\"]'",
+         "s", "s/one.safetensors: holds model.layers.0.input_layernorm.weight, and so does s/two"},
+    };
+    make_shards();
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char command[512];
+        snprintf(
+            command, sizeof command,
+            "{ rm -rf r kept && mkdir kept && cp -r a s kept && %s && $B import --from %s --out "
+            "r; x=$?; rm -rf a s && mv kept/a kept/s . && exit $x; }",
+            rows[i].change, rows[i].from);
+        cr_assert_eq(run(command), rows[i].says[0] ? 3 : 0, "%s: %s", rows[i].change, output);
+        cr_assert(strstr(output, rows[i].says) != NULL, "%s: %s", rows[i].change, output);
+    }
+}

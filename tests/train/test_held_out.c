@@ -31,3 +31,18 @@ Test(held_out, text_too_short_for_a_window_does_not_end_training)
                   strstr(output, "seq_length + 1 = 129, one window"),
               "%s", output);
 }
+
+Test(held_out, that_eval_does_not_find_is_named_with_where_its_name_is_from_and_the_option)
+{
+    static char output[16384];
+    const int code = nd_test_run_script(
+        output, sizeof output,
+        ND_TEST_MAKE_SHARDS "$T --dataset shards --data-path shards --set model.vocab_size=300 "
+                            "--total-steps 1 > log || exit 1; "
+                            "cd / && $B eval --checkpoint $D/run");
+    cr_assert_eq(code, 3, "exit %d: %s", code, output);
+    cr_assert(strstr(output, "error: shards: cannot read this directory of shards: ") != NULL, "%s",
+              output);
+    cr_assert(strstr(output, "step_00000001/config.ini; --data-path names another)") != NULL, "%s",
+              output);
+}

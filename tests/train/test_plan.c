@@ -128,6 +128,20 @@ Test(plan, says_that_bf16_saves_no_time_where_the_cpu_has_no_products_of_it)
     }
 }
 
+Test(plan, counts_copies_of_snapshots_where_another_rank_can_keep_them)
+{
+    char output[2][512];
+    for (int ranks = 1; ranks <= 2; ranks++) {
+        for (int always = 0; always < 2; always++)
+            nd_test_shell(output[always], sizeof output[always],
+                          "%s plan --config %s --ranks %d --set logging.snapshot_interval=2 --set "
+                          "logging.snapshot_buddy=%s | grep '^snapshots'",
+                          ND_BINARY, config_path, ranks, always ? "always" : "off");
+        cr_assert(strstr(output[0], ", no copies; in /dev/shm") != NULL, "%s", output[0]);
+        cr_assert_eq(strcmp(output[0], output[1]) == 0, ranks == 1, "%s%s", output[0], output[1]);
+    }
+}
+
 /* Masters and state lie within 15 % of even shares; before rows were shared it was 9 % on 8 and 37
  * % on 64. */
 Test(plan, the_fullest_rank_of_the_7b_model_keeps_little_more_than_an_even_share)

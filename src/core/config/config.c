@@ -1,5 +1,6 @@
 #include "core/config/config.h"
 
+#include "core/base/directory.h"
 #include "core/base/program_files.h"
 #include "core/config/config_keys.h"
 
@@ -292,7 +293,14 @@ nd_status nd_config_find(const char *name, char *path, size_t size)
     if (status == ND_OK || length > ND_CONFIG_TEXT_MAX ||
         (length > 4 && strcmp(name + length - 4, ".ini") == 0))
         return status;
-    nd_error_clear();
     snprintf(with_ending, sizeof with_ending, "%s.ini", name);
-    return nd_program_file_find(places, count, with_ending, "config", path, size);
+    bool is_directory = false;
+    nd_path_is_directory(name, &is_directory);
+    nd_error_clear();
+    const nd_status found = nd_program_file_find(places, count, with_ending, "config", path, size);
+    if (found == ND_OK || !is_directory || length >= size)
+        return found;
+    nd_error_clear();
+    strcpy(path, name); /* reading it says what it is */
+    return ND_OK;
 }

@@ -58,7 +58,7 @@ static size_t rank_bytes(const nd_plan *plan, int rank)
     return total;
 }
 
-static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
+static nd_status plan_rank(const nd_config *config, int rank, nd_backend *backend, nd_plan *plan)
 {
     nd_comm comm = {.rank = rank, .size = plan->ranks, .local_size = 1};
     nd_run *run = calloc(1, sizeof *run);
@@ -66,9 +66,7 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
     ND_FAIL_IF(!run, ND_ENOMEM, "no memory for a plan");
     run->config = *config;
     run->comm = &comm;
-    /* A plan needs no device. */
-    const nd_cpu_backend_options options = {.threads = 1};
-    ND_TRY_GOTO(nd_cpu_backend_create(&options, &run->backend), done);
+    run->backend = backend;
     ND_TRY_GOTO(nd_run_prepare(run), done);
     ND_TRY_GOTO(nd_run_memory_measure(run), done);
     for (int i = 0; i < ND_MEMORY_COUNT; i++)
@@ -92,6 +90,8 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
     plan->wire = nd_wire_bytes_of(run);
     plan->slow_bf16 = has_slow_bf16(run);
 done:
+    backend->log = NULL;
+    run->backend = NULL; /* of all ranks */
     nd_run_destroy(run);
     free(run);
     return status;
@@ -103,9 +103,15 @@ nd_status nd_plan_create(const nd_config *config, int ranks, nd_plan *plan)
     plan->ranks = ranks;
     plan->bytes = calloc((size_t)ranks, sizeof *plan->bytes);
     ND_FAIL_IF(!plan->bytes, ND_ENOMEM, "no memory for a plan of %d ranks", ranks);
+    /* A plan needs no device. */
+    nd_backend *backend;
+    const nd_cpu_backend_options options = {.threads = 1};
+    ND_TRY(nd_cpu_backend_create(&options, &backend));
+    nd_status status = ND_OK;
     for (int rank = 0; rank < ranks; rank++)
-        ND_TRY(plan_rank(config, rank, plan));
-    return ND_OK;
+        ND_IF_OK(plan_rank(config, rank, backend, plan));
+    nd_backend_destroy(backend);
+    return status;
 }
 
 void nd_plan_destroy(nd_plan *plan)
@@ -148,13 +154,15 @@ static void print_snapshots(const nd_plan *plan, const nd_config *config, FILE *
     static const char *const copies[] = {"twice that with several hosts, for copies", "with copies",
                                          "no copies"};
     const double mib = 1024.0 * 1024.0;
-    const bool always = config->logging.snapshot_buddy == ND_SNAPSHOT_BUDDY_ALWAYS;
+    /* one rank has no other to keep its copy */
+    const int buddy =
+        plan->ranks == 1 ? ND_SNAPSHOT_BUDDY_OFF : (int)config->logging.snapshot_buddy;
+    const bool always = buddy == ND_SNAPSHOT_BUDDY_ALWAYS;
     if (config->logging.snapshot_interval == 0)
         return;
     fprintf(out, "snapshots (MiB)  %.1f of the fullest rank, %.1f of all, %s; in %s\n",
             (double)plan->snapshot * (always ? 2.0 : 1.0) / mib,
-            (double)plan->snapshots * (always ? 2.0 : 1.0) / mib,
-            copies[config->logging.snapshot_buddy],
+            (double)plan->snapshots * (always ? 2.0 : 1.0) / mib, copies[buddy],
             config->logging.snapshot_dir[0] ? config->logging.snapshot_dir : "/dev/shm");
     if (config->logging.snapshot_memory > 0)
         fprintf(out, "  of which a host may hold %lld ([logging] snapshot_memory)\n",
