@@ -21,6 +21,11 @@ static nd_status check_tokens(const nd_config *config, const nd_dataset *data,
                "run one of %lld; the reference must read the same tokens",
                l->directory, (long long)l->config.model.vocab_size,
                (long long)config->model.vocab_size);
+    ND_FAIL_IF(l->config.model.max_seq_len < config->training.seq_length, ND_ECONFIG,
+               "[training] collider_reference: %s is a model for at most %lld tokens ([model] "
+               "max_seq_len) and seq_length = %lld here; the reference must read whole sequences",
+               l->directory, (long long)l->config.model.max_seq_len,
+               (long long)config->training.seq_length);
     const char *sha = nd_dataset_tokenizer_sha256(data);
     ND_FAIL_IF(l->tokenizer && sha[0] != '\0' &&
                    strcmp(nd_tokenizer_sha256(l->tokenizer), sha) != 0,
