@@ -1,6 +1,7 @@
 #include "train/reference_model.h"
 
 #include "train/checkpoint/load_model.h"
+#include "train/resume_check.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,11 @@ static nd_status check_tokens(const nd_config *config, const nd_dataset *data,
 static nd_status prepare(nd_reference_model *r, const nd_config *config, const nd_dataset *data)
 {
     nd_model *model = r->loaded.model;
+    ND_FAIL_IF(
+        nd_resume_is_own(config, r->loaded.directory), ND_ECONFIG,
+        "[training] collider_reference: %s lies where this run has its own checkpoints, which "
+        "a resumed run would take for the reference; give another --run-dir, or move it away",
+        r->loaded.directory);
     ND_TRY(check_tokens(config, data, &r->loaded));
     model->pieces = nd_dataset_vocab_size(data);
     r->transfer = calloc((size_t)model->tokens, sizeof *r->transfer);
