@@ -205,7 +205,7 @@ Test(token_sample, the_mean_of_many_sampled_gradients_is_the_full_gradient)
 /* Also where further tokens have heads or blocks of their own, which compute kept tokens only. */
 Test(token_sample, the_mean_of_many_sampled_totals_is_the_total_of_all_tokens)
 {
-    enum { DRAWS = 200 };
+    enum { DRAWS = 50 };
     for (int form = ND_MTP_SHARED; form <= ND_MTP_SEPARATE; form++) {
         double weights[63], mean = 0.0, squares = 0.0;
         nd_model_config config = sampled_config();
