@@ -258,14 +258,6 @@ static const bad_input bad_inputs[] = {
      2,
      {"collider_reference: ", "has a vocabulary of 512", "must read the same tokens"}},
     {"configuration",
-     "a reference model of shorter sequences",
-     "",
-     "$B --config $D/ok.ini --set training.use_collider=true --set training.collider_rule=excess "
-     "--set training.collider_reference=$D/run --set model.max_seq_len=128 --set "
-     "training.seq_length=128",
-     2,
-     {"collider_reference: ", "is a model for at most", "seq_length = 128"}},
-    {"configuration",
      "GaLore's residual with AdamW",
      "",
      "$B --config $D/ok.ini --set training.use_galore=true --set optimizer.galore_residual=1 --set "

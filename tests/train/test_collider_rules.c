@@ -78,6 +78,19 @@ Test(collider_rules, a_checkpoint_in_the_place_of_the_runs_own_is_no_reference)
     cr_assert_eq(code, 0, "exit %d: %s", code, output);
 }
 
+Test(collider_rules, a_model_for_shorter_sequences_is_no_reference)
+{
+    char output[4096];
+    train(0, "reference", "--total-steps 2");
+    const int code = nd_test_run_script(
+        output, sizeof output,
+        "$T --set training.use_collider=true --set training.collider_rule=excess "
+        "--set training.collider_reference=$D/reference --set model.max_seq_len=128 "
+        "--set training.seq_length=128 > log 2>&1; test $? = 2 || exit 1; "
+        "grep 'collider_reference: .* is a model for at most 64 tokens .*seq_length = 128' log");
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+}
+
 Test(collider_rules, tokens_are_filtered_between_the_parts_of_the_run_that_are_named)
 {
     double kept[ND_TEST_STEPS_MAX];
