@@ -3,7 +3,8 @@
 
 enum { MEAN_BLOCKS = 1024, MEAN_THREADS = 256 };
 
-/* IEEE binary16's nearest value, ties to even; x >= 1e-5, so above the subnormals' smallest. */
+/* IEEE binary16's nearest value, ties to even; x >= 1e-5, so above the subnormals' smallest, or
+ * NaN, which becomes infinite. */
 __device__ __forceinline__ float round_to_f16(float x)
 {
     const uint32_t bits = nd_bits_of(x);
@@ -16,7 +17,7 @@ __device__ __forceinline__ float round_to_f16(float x)
 
 __device__ __forceinline__ float scale_of_mean(double mean)
 {
-    return round_to_f16((float)(mean > 1e-5 ? mean : 1e-5));
+    return round_to_f16((float)(mean < 1e-5 ? 1e-5 : mean));
 }
 
 /* clip(rint(w / s), -1, 1): |w| / s <= 1/2 rounds to 0, ties to even included. */

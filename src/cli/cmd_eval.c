@@ -4,6 +4,7 @@
 #include "train/evaluate.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,6 +51,9 @@ static nd_status evaluate(const eval_arguments *a, nd_comm *comm, nd_loaded_mode
     ND_TRY_GOTO(nd_arena_commit(&activations), done);
     ND_TRY_GOTO(nd_model_reserve_activations(l->model, &activations, false), done);
     ND_TRY_GOTO(nd_evaluate(l->model, data, comm, a->samples, result), done);
+    ND_FAIL_GOTO(!isfinite(result->loss), done, ND_ENUMERIC,
+                 "%s: the loss is %g: the weights hold NaN or infinite values, or too large ones",
+                 l->directory, result->loss);
 done:
     if (activations.backend)
         nd_arena_release(&activations);
@@ -64,9 +68,8 @@ static nd_status print_json(const eval_arguments *a, const nd_loaded_model *l,
                           strlen(l->directory), "step", (json_int_t)l->step, "split", a->split,
                           "val_loss", e->loss, "val_bpb", e->bits_per_byte, "tokens",
                           (json_int_t)e->tokens, "sequences", (json_int_t)e->sequences);
-    ND_FAIL_IF(!o, ND_ENUMERIC,
-               "%s: cannot be written as JSON: the loss %g is not finite, or the name is not UTF-8",
-               l->directory, e->loss);
+    ND_FAIL_IF(!o, ND_ENUMERIC, "%s: cannot be written as JSON: the name is not UTF-8",
+               l->directory);
     json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
     putchar('\n');
     json_decref(o);

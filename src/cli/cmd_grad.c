@@ -65,7 +65,7 @@ static nd_status write_kept(nd_hdf5_out *out, const nd_model *m, int64_t count)
     ND_FAIL_GOTO(!kept || !weight, done, ND_ENOMEM, "no memory to mark %lld tokens",
                  (long long)m->tokens);
     for (int64_t i = 0; i < count; i++) {
-        const int64_t t = c->kept[i];
+        const int64_t t = count < m->tokens ? c->kept[i] : i;
         kept[t] = 1;
         weight[t] = weighted ? 1.0 / c->probability[t] : 1.0;
     }
@@ -113,9 +113,10 @@ static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int3
     ND_TRY_GOTO(reserve(l, &scratch), done);
     ND_TRY_GOTO(nd_arena_commit(&scratch.arena), done);
     ND_TRY_GOTO(reserve(l, &scratch), done);
-    /* as at the start of the run, like Collider's filter */
+    /* as at the start of the run */
     nd_mtp_weights(&l->config, 0, offset_weights);
     nd_model_set_offset_weights(l->model, offset_weights);
+    nd_model_set_filtering(l->model, nd_config_filters(&l->config, 0));
     const float scale = (float)(1.0 / (double)(rows * (cols - 1)));
     ND_TRY_GOTO(nd_model_train(l->model, tokens, scale,
                                nd_model_gradients_into(&l->model->params, scratch.views, false),

@@ -70,10 +70,11 @@ static nd_status iterate(nd_backend *b, quintic p, nd_view x, nd_view y, const n
  *   X' = F X,   G' = F² G,
  *
  * and N, the product of all F. All are symmetric. At 512 x 1792 this takes 0.48 of the operations,
- * at 256 x 512 0.66. Only in f32: rounding errors of G grow twelvefold per iteration, to 1e-4 of
- * the result at that size and 3e-3 at 12 x 48, too much for bf16, also if begun anew after two
- * iterations (docs/throughput.md). */
-enum { GRAM_RATIO = 2 };
+ * at 256 x 512 0.66. Rounding errors of G grow twelvefold per iteration, to 1e-4 of the result at
+ * that size and 3e-3 at 12 x 48; an eigenvalue that they make negative would diverge some
+ * iterations later, so G is computed anew after GRAM_ITERATIONS. Only in f32: in bf16 errors are
+ * too large, also if begun anew after two iterations (docs/throughput.md). */
+enum { GRAM_RATIO = 2, GRAM_ITERATIONS = 5 };
 
 static void swap(nd_view *x, nd_view *y)
 {
@@ -82,26 +83,26 @@ static void swap(nd_view *x, nd_view *y)
     *y = kept;
 }
 
-static nd_status iterate_gram(nd_backend *b, nd_orthogonalization method, int iterations,
-                              const nd_muon_scratch *s, const nd_view square[2])
+/* Iterations [first, end) from x to y. `spare`: the memory of an x in f32. */
+static nd_status iterate_gram(nd_backend *b, nd_orthogonalization method, int first, int end,
+                              nd_view x, nd_view y, float *spare, const nd_view square[2])
 {
     const int64_t side = square[0].rows;
-    float *spare = s->update.data;
     nd_view g = square[0], n = square[1], f = nd_view_of(spare, ND_F32, side, side),
             product = nd_view_of(spare + side * side, ND_F32, side, side);
-    ND_TRY(gram_of(b, g, s->x[0]));
-    for (int i = 0; i < iterations; i++) {
+    ND_TRY(gram_of(b, g, x));
+    for (int i = first; i < end; i++) {
         ND_TRY(factor_of(b, f, g, polynomial(method, i)));
-        ND_TRY(i == 0 ? b->ops.axpby(b, product, 1.0f, nd_as_const(f), 0.0f)
-                      : multiply(b, product, n, f));
+        ND_TRY(i == first ? b->ops.axpby(b, product, 1.0f, nd_as_const(f), 0.0f)
+                          : multiply(b, product, n, f));
         swap(&n, &product);
-        if (i + 1 == iterations)
+        if (i + 1 == end)
             break;
         ND_TRY(multiply(b, product, f, f));
         ND_TRY(multiply(b, f, product, g));
         swap(&g, &f);
     }
-    return apply_factor(b, s->x[1], n, s->x[0]);
+    return apply_factor(b, y, n, x);
 }
 
 nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int iterations,
@@ -113,13 +114,16 @@ nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int 
                                nd_view_of(s->gram[1].data, s->gram[1].dtype, side, side)};
     ND_TRY(b->ops.sum_squares(b, s->norm, nd_as_const(s->update)));
     ND_TRY(b->ops.divide_by_norm(b, s->x[0], nd_as_const(s->update), nd_as_const(s->norm), margin));
-    if (s->x[0].dtype == ND_F32 && (rows >= GRAM_RATIO * side || cols >= GRAM_RATIO * side)) {
-        *o = s->x[1];
-        return iterate_gram(b, method, iterations, s, square);
-    }
+    const bool by_gram =
+        s->x[0].dtype == ND_F32 && (rows >= GRAM_RATIO * side || cols >= GRAM_RATIO * side);
+    const int step = by_gram ? GRAM_ITERATIONS : 1;
     int at = 0;
-    for (int i = 0; i < iterations; i++, at ^= 1)
-        ND_TRY(iterate(b, polynomial(method, i), s->x[at], s->x[at ^ 1], square));
+    for (int i = 0; i < iterations; i += step, at ^= 1) {
+        const nd_view x = s->x[at], y = s->x[at ^ 1];
+        const int end = i + step < iterations ? i + step : iterations;
+        ND_TRY(by_gram ? iterate_gram(b, method, i, end, x, y, s->update.data, square)
+                       : iterate(b, polynomial(method, i), x, y, square));
+    }
     *o = s->x[at];
     return ND_OK;
 }

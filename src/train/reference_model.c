@@ -1,6 +1,7 @@
 #include "train/reference_model.h"
 
 #include "train/checkpoint/load_model.h"
+#include "train/resume_check.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,11 @@ static nd_status check_tokens(const nd_config *config, const nd_dataset *data,
                "run one of %lld; the reference must read the same tokens",
                l->directory, (long long)l->config.model.vocab_size,
                (long long)config->model.vocab_size);
+    ND_FAIL_IF(l->config.model.max_seq_len < config->training.seq_length, ND_ECONFIG,
+               "[training] collider_reference: %s is a model for at most %lld tokens ([model] "
+               "max_seq_len) and seq_length = %lld here; the reference must read whole sequences",
+               l->directory, (long long)l->config.model.max_seq_len,
+               (long long)config->training.seq_length);
     const char *sha = nd_dataset_tokenizer_sha256(data);
     ND_FAIL_IF(l->tokenizer && sha[0] != '\0' &&
                    strcmp(nd_tokenizer_sha256(l->tokenizer), sha) != 0,
@@ -34,6 +40,11 @@ static nd_status check_tokens(const nd_config *config, const nd_dataset *data,
 static nd_status prepare(nd_reference_model *r, const nd_config *config, const nd_dataset *data)
 {
     nd_model *model = r->loaded.model;
+    ND_FAIL_IF(
+        nd_resume_is_own(config, r->loaded.directory), ND_ECONFIG,
+        "[training] collider_reference: %s lies where this run has its own checkpoints, which "
+        "a resumed run would take for the reference; give another --run-dir, or move it away",
+        r->loaded.directory);
     ND_TRY(check_tokens(config, data, &r->loaded));
     model->pieces = nd_dataset_vocab_size(data);
     r->transfer = calloc((size_t)model->tokens, sizeof *r->transfer);

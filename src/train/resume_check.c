@@ -65,8 +65,7 @@ static nd_status find_base(const nd_config *config, char path[ND_CHECKPOINT_PATH
     return check_run(config, path);
 }
 
-/* Where nd_checkpoint_newest looks. */
-static bool is_own(const nd_config *config, const char *path)
+bool nd_resume_is_own(const nd_config *config, const char *path)
 {
     char checkpoints[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
@@ -83,7 +82,7 @@ nd_status nd_resume_note_base(nd_run *run, const char *path)
 {
     free(run->restored.base);
     run->restored.base = NULL;
-    if (!path[0] || is_own(&run->config, path))
+    if (!path[0] || nd_resume_is_own(&run->config, path))
         return ND_OK;
     run->restored.base = realpath(path, NULL);
     if (!run->restored.base)

@@ -16,6 +16,9 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
  * checkpoints are elsewhere, or the one it began with is gone. */
 nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
+/* Whether a checkpoint is in the run's directory of checkpoints, where nd_resume_newest looks. */
+bool nd_resume_is_own(const nd_config *config, const char *path);
+
 /* Sets run->restored.base for a run that resumes the checkpoint `path`, "" for none. Rank 0.
  * Errors: ND_ENOMEM. */
 nd_status nd_resume_note_base(nd_run *run, const char *path);

@@ -221,9 +221,7 @@ static void prepare_model(nd_run *run)
     float offset_weights[ND_OFFSETS_MAX];
     nd_mtp_weights(c, step, offset_weights);
     nd_model_set_offset_weights(run->model, offset_weights);
-    const double steps = (double)c->training.total_steps;
-    nd_model_set_filtering(run->model, (double)step >= c->training.collider_from * steps &&
-                                           (double)step < c->training.collider_until * steps);
+    nd_model_set_filtering(run->model, nd_config_filters(c, step));
     nd_gradient_reducer_begin_step(run->reducer, step, run->position.next_sample);
     nd_comm_set_phase(run->comm, step + 1, "backward");
 }

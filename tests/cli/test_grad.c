@@ -104,6 +104,27 @@ Test(grad, marks_the_tokens_that_collider_keeps)
     free(kept);
 }
 
+/* As at the start of the run, where a filter that begins later is not on. */
+Test(grad, keeps_all_tokens_of_a_collider_that_begins_later)
+{
+    char path[128], run[128];
+    int32_t *kept;
+    int64_t rows, cols, count = 0;
+    snprintf(path, sizeof path, "%s/c.ini", directory);
+    snprintf(run, sizeof run, "%s/run", directory);
+    nd_test_train(0, 0, path, run,
+                  "--resume none --total-steps 1 --set training.use_collider=true "
+                  "--set training.collider_from=0.1");
+    write_tokens("t.h5", 5);
+    loss_of("t.h5", "whole.h5", "");
+    snprintf(path, sizeof path, "%s/whole.h5", directory);
+    ND_ASSERT_OK(nd_hdf5_read_tokens(path, "/kept", &kept, &rows, &cols));
+    for (int64_t i = 0; i < rows * cols; i++)
+        count += kept[i];
+    cr_assert_eq(count, 16, "%lld of 16 tokens are kept", (long long)count);
+    free(kept);
+}
+
 static double scalar(const char *file, const char *name)
 {
     char path[128];

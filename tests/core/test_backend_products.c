@@ -312,6 +312,32 @@ Test(products, attention_with_large_scores_is_finite)
     harness_close(&h);
 }
 
+/* Of a matrix, or of one group in it. */
+Test(products, codes_of_weights_that_are_not_finite_have_a_scale_that_says_so)
+{
+    enum { ROWS = 6, N = 130, BAD = 4 };
+    static const double values[] = {NAN, -NAN, INFINITY, -INFINITY};
+    harness h;
+    harness_open(&h);
+    for (int v = 0; v < 4; v++)
+        for (int64_t groups = 0; groups <= 2; groups++) {
+            const nd_view w = random_floats(&h, groups == 1 ? ND_BF16 : ND_F32, ROWS, N, 1.0f);
+            const int64_t rows = groups ? ROWS : 1, cols = groups ? groups : 1;
+            const outputs c = poisoned_outputs(&h, ND_I8, ND_I8, ROWS, N);
+            const outputs s = poisoned_outputs(&h, ND_F32, ND_F32, rows, cols);
+            set_element(w, BAD * N + 1, values[v]);
+            RUN(&h, ternarize, c.view[i], s.view[i], nd_as_const(w));
+            for (int i = 0; i < 2; i++)
+                for (int64_t k = 0; k < rows * cols; k++)
+                    cr_assert_eq(isfinite(((const float *)s.view[i].data)[k]) == 0,
+                                 !groups || k == BAD * groups, "scale %lld of %d", (long long)k, i);
+            for (int i = 0; i < 2; i++)
+                for (int64_t k = 0; k < N / cols; k++)
+                    cr_assert_eq(((const int8_t *)c.view[i].data)[BAD * N + k], 0);
+        }
+    harness_close(&h);
+}
+
 Test(products, the_workspace_grows_with_new_shapes_only)
 {
     harness h;

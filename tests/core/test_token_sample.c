@@ -118,9 +118,10 @@ static nd_model_config sampled_config(void)
     return config;
 }
 
-/* Weights of a draw, 0 for tokens left out; `unweighted` leaves 1 instead of 1/p. */
-static void draw_weights(nd_model_fixture *sampled, int64_t sample, bool unweighted,
-                         double *weights)
+/* Weights of a draw, 0 for tokens left out; `unweighted` leaves 1 instead of 1/p. Returns its total
+ * loss. */
+static double draw_weights(nd_model_fixture *sampled, int64_t sample, bool unweighted,
+                           double *weights)
 {
     nd_loss loss;
     nd_model *m = sampled->model;
@@ -134,6 +135,7 @@ static void draw_weights(nd_model_fixture *sampled, int64_t sample, bool unweigh
         const int32_t t = m->collider.kept[i];
         weights[t] = unweighted ? 1.0 : 1.0 / m->collider.probability[t];
     }
+    return loss.total;
 }
 
 static double *flat_gradient(const nd_model_fixture *f, int64_t *count)
@@ -198,6 +200,35 @@ Test(token_sample, the_mean_of_many_sampled_gradients_is_the_full_gradient)
                 plain);
     cr_assert_lt(weighed, 4.0, "%g: more than two standard errors", weighed);
     cr_assert_gt(plain, 10.0, "%g: draws without their weights are biased", plain);
+}
+
+/* Also where further tokens have heads or blocks of their own, which compute kept tokens only. */
+Test(token_sample, the_mean_of_many_sampled_totals_is_the_total_of_all_tokens)
+{
+    enum { DRAWS = 50 };
+    for (int form = ND_MTP_SHARED; form <= ND_MTP_SEPARATE; form++) {
+        double weights[63], mean = 0.0, squares = 0.0;
+        nd_model_config config = sampled_config();
+        config.mtp_form = (nd_mtp_form)form;
+        config.mtp_tokens = 3;
+        config.loss.offsets = form == ND_MTP_SHARED ? 3 : 1;
+        config.loss.offset_weight[1] = 1.0f;
+        config.loss.offset_weight[2] = 0.5f;
+        nd_model_fixture sampled = nd_model_fixture_create(&config, true, seed);
+        config.collider = false;
+        nd_model_fixture whole = nd_model_fixture_create(&config, true, seed);
+        const double full = nd_model_fixture_train(&whole, false);
+        for (int d = 0; d < DRAWS; d++) {
+            const double apart = draw_weights(&sampled, d, false, weights) - full;
+            mean += apart / DRAWS;
+            squares += apart * apart / DRAWS;
+        }
+        const double error = sqrt(fmax(squares - mean * mean, 0.0) / DRAWS);
+        cr_assert_leq(fabs(mean), 3.0 * error + 1e-9 * full, "form %d: %g apart, %g expected", form,
+                      mean, error);
+        nd_model_fixture_destroy(&sampled);
+        nd_model_fixture_destroy(&whole);
+    }
 }
 
 Test(token_sample, the_draw_follows_from_seed_and_sample_alone)

@@ -213,6 +213,41 @@ Test(muon, long_matrices_with_small_singular_values_agree_with_the_iteration_in_
     }
 }
 
+/* The leading singular value ends near 1 and none above. `rank` 1: all others are rounding errors,
+ * which an iteration multiplies by up to 8. */
+static void check_bounded(nd_orthogonalization method, int iterations, bool wide, int64_t rank)
+{
+    enum { N = COLS_LONG, M = ROWS_MAX };
+    muon_scratch *r = scratch_create(wide ? N : M, wide ? M : N, false);
+    float g[2 * SIZE_MAX_];
+    double values[N], largest = 0.0;
+    nd_view o;
+    nd_rng_normal_fill(17, 0, 1.0f, g, M * (N + 1));
+    for (int64_t i = 0; i < M; i++)
+        for (int64_t j = 0; j < N; j++)
+            r->update[wide ? j * M + i : i * N + j] =
+                rank == 1 ? g[i] * g[M + j]
+                          : g[i * N + j] * (float)pow(10.0, -4.0 * (double)j / (N - 1));
+    ND_ASSERT_OK(nd_muon_orthogonalize(r->backend, method, iterations, &r->scratch, &o));
+    for (int64_t i = 0; i < M * N; i++)
+        cr_assert(isfinite(((float *)o.data)[i]), "%d iterations: element %lld is %g", iterations,
+                  (long long)i, (double)((float *)o.data)[i]);
+    singular_values(o.data, o.rows, o.cols, values);
+    for (int j = 0; j < N; j++)
+        largest = fmax(largest, values[j]);
+    cr_assert(largest > 0.6 && largest < 1.3, "%d iterations: %g", iterations, largest);
+    scratch_destroy(r);
+}
+
+Test(muon, any_number_of_iterations_leaves_no_singular_value_above_1)
+{
+    for (int iterations = 5; iterations <= 20; iterations++)
+        for (int k = 0; k < 8; k++)
+            check_bounded(k & 1 ? ND_ORTHOGONALIZATION_POLAR_EXPRESS
+                                : ND_ORTHOGONALIZATION_NEWTON_SCHULZ,
+                          iterations, k & 2, k & 4 ? 1 : COLS_LONG);
+}
+
 Test(muon, fast_and_reference_backends_agree)
 {
     muon_scratch *fast = scratch_create(24, 40, false), *reference = scratch_create(24, 40, true);

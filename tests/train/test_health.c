@@ -251,6 +251,21 @@ Test(health, weights_that_differ_between_ranks_end_the_run_with_the_tensor_and_t
     cr_assert_eq(metric("run", "step", steps), 11);
 }
 
+/* Weights that grow a thousandfold a step, and a checkpoint of them. */
+Test(health, what_is_not_finite_is_neither_evaluated_nor_sampled_from)
+{
+    const int code = nd_test_run_script(
+        output, sizeof output,
+        "$T --set training.optimizer_type=adamw --set training.learning_rate=100 "
+        "--set training.weight_decay=10 --set optimizer.cautious_weight_decay=false "
+        "--set training.warmup_steps=0 --checkpoint-interval 1 > log 2>&1; test $? = 6 || exit 1; "
+        "$B eval --checkpoint run > log 2>&1; test $? = 6 || exit 2; "
+        "grep 'the loss is .*nan: the weights hold NaN' log || exit 3; "
+        "$B sample --checkpoint run --prompt '' > log 2>&1; test $? = 6 || exit 4; "
+        "grep 'logits are not finite' log");
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+}
+
 Test(health, a_score_is_the_distance_from_the_mean_in_standard_deviations)
 {
     nd_health h = {0};

@@ -27,7 +27,15 @@ Test(large_counts, of_epochs_are_no_limit)
 Test(large_counts, of_epochs_end_where_the_data_does)
 {
     run("$T --epochs 1 --total-steps 500 --set data.n_samples=41 > log || { cat log; exit 1; }; "
-        "test $(wc -l < run/metrics.jsonl) = 6"); /* 8 sequences a step */
+        "test $(wc -l < run/metrics.jsonl) = 6 || exit 2; " /* 8 sequences a step */
+        "grep 'warning: epochs = 1 ends the run after step 6, before total_steps = 500' log");
+}
+
+Test(large_counts, of_warmup_steps_are_compared_with_where_the_data_ends)
+{
+    run("$T --epochs 1 --total-steps 500 --set training.warmup_steps=40 --set data.n_samples=41 "
+        "> log || { cat log; exit 1; }; "
+        "grep 'warning: warmup_steps = 40 is more than the run.s 6 steps' log");
 }
 
 Test(large_counts, of_tokens_are_refused)

@@ -256,6 +256,13 @@ bool nd_config_uses_reference(const nd_config *config)
     return config->training.use_collider && config->training.collider_rule == ND_COLLIDER_EXCESS;
 }
 
+bool nd_config_filters(const nd_config *config, int64_t step)
+{
+    const double at = (double)step, steps = (double)config->training.total_steps;
+    return config->training.use_collider && at >= config->training.collider_from * steps &&
+           at < config->training.collider_until * steps;
+}
+
 bool nd_config_has_rounds(const nd_config *config)
 {
     return config->dist.workers > 1 || config->dist.sync_every > 1;

@@ -239,6 +239,9 @@ size_t nd_config_part_bytes(const nd_config *config);
 /* Whether Collider compares losses with a reference model's. */
 bool nd_config_uses_reference(const nd_config *config);
 
+/* Whether Collider filters tokens in `step`, counted from 0. */
+bool nd_config_filters(const nd_config *config, int64_t step);
+
 /* Whether the run has rounds of rare synchronization: workers or sync_every is above 1. */
 bool nd_config_has_rounds(const nd_config *config);
 

@@ -102,7 +102,12 @@ nd_status nd_generator_feed(nd_generator *g, const int32_t *tokens, int64_t coun
     ND_TRY(b->ops.gemm(b, g->logits, nd_as_const(g->x_final), false,
                        nd_as_const(m->weights[nd_params_head(&m->params)].dense), true, 1.0f,
                        0.0f));
-    return b->ops.download(b, logits, g->logits.data, nd_view_bytes(nd_as_const(g->logits)));
+    ND_TRY(b->ops.download(b, logits, g->logits.data, nd_view_bytes(nd_as_const(g->logits))));
+    for (int64_t i = 0; i < nd_model_pieces(m); i++)
+        ND_FAIL_IF(isnan(logits[i]), ND_ENUMERIC,
+                   "the model's logits are not finite: its weights hold NaN or infinite values, or "
+                   "too large ones");
+    return ND_OK;
 }
 
 /* The k-th largest logit, by insertion into a list of the largest k. */

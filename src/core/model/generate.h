@@ -26,7 +26,8 @@ nd_status nd_generator_reserve(nd_generator *generator, nd_model *model, int64_t
 void nd_generator_destroy(nd_generator *generator);
 
 /* Runs `count` tokens through the model, after those already in the cache. `logits` [vocab_size],
- * in host memory, receives those of the last one. Errors: ND_EDATA when the cache is full. */
+ * in host memory, receives those of the last one. Errors: ND_EDATA when the cache is full,
+ * ND_ENUMERIC when a logit is NaN. */
 nd_status nd_generator_feed(nd_generator *generator, const int32_t *tokens, int64_t count,
                             float *logits);
 

@@ -29,10 +29,22 @@ nd_status nd_mtp_upload_targets(nd_model *m, int64_t count, int offset)
                                   (size_t)count * sizeof *m->mtp.column);
 }
 
+/* Sums a head's losses. Those of sampled tokens are weighted: the expected sum is that of all. */
+static nd_status sum_losses(nd_model *m, int64_t index, const nd_head_pass *pass)
+{
+    nd_backend *b = m->backend;
+    const nd_view sum = nd_view_of((double *)m->sums.data + 2 + index, ND_F64, 1, 1);
+    const nd_view weighted = nd_view_rows(m->nll, 0, 1); /* of the next token, summed before */
+    if (!pass->weight.data)
+        return b->ops.sum(b, sum, nd_as_const(pass->total));
+    ND_TRY(
+        b->ops.gemm(b, weighted, nd_as_const(pass->total), true, pass->weight, false, 1.0f, 0.0f));
+    return b->ops.sum(b, sum, nd_as_const(weighted));
+}
+
 /* The loss of one further token and its gradients: with smoothing, without z-loss and entropy. */
 static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *pass)
 {
-    nd_backend *b = m->backend;
     ND_TRY(nd_mtp_upload_targets(m, x.rows, (int)index + 1));
     pass->x = x;
     pass->targets = nd_cview_rows(nd_as_const(m->targets), 0, x.rows);
@@ -42,9 +54,8 @@ static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *
     pass->loss = (nd_cross_entropy_params){.label_smoothing = m->config.loss.label_smoothing,
                                            .gradient_scale =
                                                pass->loss.gradient_scale * head_weight(m, index)};
-    ND_TRY(nd_head_run(b, m->logits, pass));
-    return b->ops.sum(b, nd_view_of((double *)m->sums.data + 2 + index, ND_F64, 1, 1),
-                      nd_as_const(pass->total));
+    ND_TRY(nd_head_run(m->backend, m->logits, pass));
+    return sum_losses(m, index, pass);
 }
 
 /* Adds in the order in which the heads ran. */

@@ -78,6 +78,24 @@ static void describe_memory(nd_run *run)
                 memory, (double)run->start.resident / 0x1p20, (double)total / 0x1p20);
 }
 
+/* A run whose data ends before its schedule does. */
+static void describe_schedule(nd_run *run)
+{
+    const long long warmup = run->config.training.warmup_steps;
+    const long long total = run->config.training.total_steps, last = nd_run_last_step(run);
+    if (last < total)
+        nd_log_line(&run->log,
+                    "warning: epochs = %lld ends the run after step %lld, before total_steps = "
+                    "%lld: the learning rate and whatever else follows a schedule are cut off "
+                    "there; total_steps = %lld would fit them to the run",
+                    (long long)run->config.data.epochs, last, total, last);
+    if (warmup > last)
+        nd_log_line(&run->log,
+                    "warning: warmup_steps = %lld is more than the run's %lld steps: the peak "
+                    "learning rate is never reached",
+                    warmup, last);
+}
+
 void nd_describe_run(nd_run *run)
 {
     const nd_model_config *c = &run->model->config;
@@ -130,10 +148,5 @@ void nd_describe_run(nd_run *run)
         nd_log_line(&run->log, "update  each layer as its gradient is ready (grad_clip = 0 and one "
                                "micro-batch a rank)");
     describe_memory(run);
-    if (run->config.training.warmup_steps > run->config.training.total_steps)
-        nd_log_line(&run->log,
-                    "warning: warmup_steps = %lld is more than total_steps = %lld: the "
-                    "peak learning rate is never reached",
-                    (long long)run->config.training.warmup_steps,
-                    (long long)run->config.training.total_steps);
+    describe_schedule(run);
 }

@@ -10,7 +10,7 @@ enum { CHUNK = 4096 };
 static float ternary_scale(double sum, int64_t count)
 {
     const double mean = sum / (double)count;
-    return nd_f16_round((float)(mean > 1e-5 ? mean : 1e-5));
+    return nd_f16_round((float)(mean < 1e-5 ? 1e-5 : mean));
 }
 
 /* One scale for each `span` consecutive weights, spans short enough for one thread. */

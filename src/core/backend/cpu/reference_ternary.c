@@ -35,7 +35,7 @@ static void ternarize_span(nd_view c, nd_cview w, int64_t first, int64_t count, 
     for (int64_t i = first; i < first + count; i++)
         sum += fabs(nd_load(w, i));
     const double mean = sum / (double)count;
-    *scale = nd_f16_round((float)(mean > 1e-5 ? mean : 1e-5));
+    *scale = nd_f16_round((float)(mean < 1e-5 ? 1e-5 : mean));
     int8_t *codes = c.data;
     for (int64_t i = first; i < first + count; i++)
         codes[i] = clip_code(rint(nd_load(w, i) / (double)*scale), -1.0, 1.0);
