@@ -60,8 +60,11 @@ static nd_status prepare(nd_reference_model *r, const nd_config *config, const n
 nd_status nd_reference_model_open(const nd_config *config, nd_comm *comm, const nd_dataset *data,
                                   nd_reference_model **reference)
 {
+    static const char *const targets[] = {
+        [ND_TARGET_AUTO] = "auto", [ND_TARGET_CPU] = "cpu", [ND_TARGET_CUDA] = "cuda"};
     const nd_load_options options = {
         .checkpoint = config->training.collider_reference,
+        .target = targets[config->hardware.target],
         .precision = config->hardware.precision == ND_PRECISION_BF16 ? "bf16" : "fp32",
         .threads = config->hardware.threads,
         .activation_quant = true,
