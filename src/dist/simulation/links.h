@@ -21,9 +21,9 @@ typedef struct nd_link {
 } nd_link;
 
 typedef struct nd_links {
-    int ranks, hosts;           /* consecutive ranks share a host */
-    nd_link between;            /* of a host to all others, in each direction */
-    nd_link within;             /* of a rank to another on its host */
+    int ranks, hosts; /* consecutive ranks share a host */
+    nd_link between;  /* of a host to all others, in each direction */
+    nd_link within;   /* of a rank to another on its host */
     /* time between hosts of compressed gradients over that of as many other bytes; 0 where none are
      * compressed, as nd_links_create leaves it */
     double compressed;
