@@ -13,4 +13,6 @@ set ylabel 'efficiency (%)'
 set yrange [0:*]
 set datafile missing NaN
 plot 'one_host.csv' every ::1 using (strcol(1) eq 'baseline' && strcol(2) eq 'strong' ? $3 : NaN):(100*$12) with linespoints pointtype 7 title 'baseline, strong', \
-     'one_host.csv' every ::1 using (strcol(1) eq 'baseline' && strcol(2) eq 'weak' ? $3 : NaN):(100*$12) with linespoints pointtype 7 title 'baseline, weak'
+     'one_host.csv' every ::1 using (strcol(1) eq 'baseline' && strcol(2) eq 'weak' ? $3 : NaN):(100*$12) with linespoints pointtype 7 title 'baseline, weak', \
+     'one_host.csv' every ::1 using (strcol(1) eq 'full' && strcol(2) eq 'strong' ? $3 : NaN):(100*$12) with linespoints pointtype 7 title 'full, strong', \
+     'one_host.csv' every ::1 using (strcol(1) eq 'full' && strcol(2) eq 'weak' ? $3 : NaN):(100*$12) with linespoints pointtype 7 title 'full, weak'
