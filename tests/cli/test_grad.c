@@ -82,47 +82,40 @@ Test(grad, keeps_the_batch_beside_the_gradients)
     cr_assert_eq(loss_of("out.h5", "again.h5", ""), first);
 }
 
-Test(grad, marks_the_tokens_that_collider_keeps)
+/* How many tokens `grad` marks as kept, after a run with Collider and these arguments. */
+static int64_t kept_with(const char *arguments)
 {
-    char path[128], run[128];
+    char path[128], run[128], all[256];
     int32_t *kept;
     int64_t rows, cols, count = 0;
     snprintf(path, sizeof path, "%s/c.ini", directory);
     snprintf(run, sizeof run, "%s/run", directory);
-    nd_test_train(0, 0, path, run,
-                  "--resume none --total-steps 1 --set training.use_collider=true "
-                  "--set training.collider_threshold=1 --set training.collider_sparsity=0.25");
+    snprintf(all, sizeof all, "--resume none --total-steps 1 --set training.use_collider=true %s",
+             arguments);
+    nd_test_train(0, 0, path, run, all);
     write_tokens("t.h5", 5);
-    loss_of("t.h5", "part.h5", "");
-    snprintf(path, sizeof path, "%s/part.h5", directory);
+    loss_of("t.h5", "kept.h5", "");
+    snprintf(path, sizeof path, "%s/kept.h5", directory);
     ND_ASSERT_OK(nd_hdf5_read_tokens(path, "/kept", &kept, &rows, &cols));
     cr_assert_eq(rows, ROWS);
     cr_assert_eq(cols, COLS - 1);
     for (int64_t i = 0; i < rows * cols; i++)
         count += kept[i];
-    cr_assert_eq(count, 12, "a quarter of 16 tokens is filtered");
     free(kept);
+    return count;
+}
+
+Test(grad, marks_the_tokens_that_collider_keeps)
+{
+    cr_assert_eq(kept_with("--set training.collider_threshold=1 "
+                           "--set training.collider_sparsity=0.25"),
+                 12, "a quarter of 16 tokens is filtered");
 }
 
 /* As at the start of the run, where a filter that begins later is not on. */
 Test(grad, keeps_all_tokens_of_a_collider_that_begins_later)
 {
-    char path[128], run[128];
-    int32_t *kept;
-    int64_t rows, cols, count = 0;
-    snprintf(path, sizeof path, "%s/c.ini", directory);
-    snprintf(run, sizeof run, "%s/run", directory);
-    nd_test_train(0, 0, path, run,
-                  "--resume none --total-steps 1 --set training.use_collider=true "
-                  "--set training.collider_from=0.1");
-    write_tokens("t.h5", 5);
-    loss_of("t.h5", "whole.h5", "");
-    snprintf(path, sizeof path, "%s/whole.h5", directory);
-    ND_ASSERT_OK(nd_hdf5_read_tokens(path, "/kept", &kept, &rows, &cols));
-    for (int64_t i = 0; i < rows * cols; i++)
-        count += kept[i];
-    cr_assert_eq(count, 16, "%lld of 16 tokens are kept", (long long)count);
-    free(kept);
+    cr_assert_eq(kept_with("--set training.collider_from=0.1"), 16);
 }
 
 static double scalar(const char *file, const char *name)
