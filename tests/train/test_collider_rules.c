@@ -65,30 +65,31 @@ Test(collider_rules, the_excess_over_a_reference_is_the_same_on_any_number_of_ra
         cr_assert(kept[i] > 0.64 && kept[i] < 0.7, "step %d keeps %g", i + 1, kept[i]);
 }
 
+/* Trains a model in `reference` and asserts that a run with it as its reference, and with `keys`,
+ * is refused with a message that matches `says`. */
+static void check_no_reference(const char *reference, const char *keys, const char *says)
+{
+    char output[4096], script[1024];
+    train(0, reference, "--total-steps 2");
+    snprintf(script, sizeof script,
+             "$T --set training.use_collider=true --set training.collider_rule=excess "
+             "--set training.collider_reference=$D/%s %s > log 2>&1; test $? = 2 || exit 1; "
+             "grep 'collider_reference: %s' log",
+             reference, keys, says);
+    const int code = nd_test_run_script(output, sizeof output, script);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+}
+
 /* It would be set aside at the first start, and at the next one the run be its own reference. */
 Test(collider_rules, a_checkpoint_in_the_place_of_the_runs_own_is_no_reference)
 {
-    char output[4096];
-    train(0, "run", "--total-steps 2");
-    const int code = nd_test_run_script(
-        output, sizeof output,
-        "$T --set training.use_collider=true --set training.collider_rule=excess "
-        "--set training.collider_reference=$D/run > log 2>&1; test $? = 2 || exit 1; "
-        "grep 'collider_reference: .*step_00000002 lies where this run has its own' log");
-    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    check_no_reference("run", "", ".*step_00000002 lies where this run has its own");
 }
 
 Test(collider_rules, a_model_for_shorter_sequences_is_no_reference)
 {
-    char output[4096];
-    train(0, "reference", "--total-steps 2");
-    const int code = nd_test_run_script(
-        output, sizeof output,
-        "$T --set training.use_collider=true --set training.collider_rule=excess "
-        "--set training.collider_reference=$D/reference --set model.max_seq_len=128 "
-        "--set training.seq_length=128 > log 2>&1; test $? = 2 || exit 1; "
-        "grep 'collider_reference: .* is a model for at most 64 tokens .*seq_length = 128' log");
-    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    check_no_reference("reference", "--set model.max_seq_len=128 --set training.seq_length=128",
+                       ".* is a model for at most 64 tokens .*seq_length = 128");
 }
 
 Test(collider_rules, tokens_are_filtered_between_the_parts_of_the_run_that_are_named)

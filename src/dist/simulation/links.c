@@ -34,27 +34,23 @@ int nd_links_host(const nd_links *links, int rank)
     return (int)((int64_t)rank * links->hosts / links->ranks);
 }
 
-double nd_links_occupied(const nd_links *links, const nd_link_message *m)
-{
-    if (nd_links_host(links, m->from) == nd_links_host(links, m->to))
-        return links->within.per_message + m->bytes * links->within.per_byte;
-    const double left = m->gradients && links->compressed > 0.0 ? links->compressed : 1.0;
-    return links->between.per_message + m->bytes * left * links->between.per_byte;
-}
-
-void nd_links_carry(nd_links *links, const nd_link_message *m, double ready, double *away,
-                    double *here)
+double nd_links_carry(nd_links *links, const nd_link_message *m, double ready, double *away,
+                      double *here)
 {
     const int a = nd_links_host(links, m->from), b = nd_links_host(links, m->to);
+    const nd_link link = a == b ? links->within : links->between;
+    const bool shorter = a != b && m->gradients && links->compressed > 0.0;
+    const double takes =
+        link.per_message + m->bytes * link.per_byte * (shorter ? links->compressed : 1.0);
     double *out = a == b ? &links->port_out[m->from] : &links->out[a];
     double *in = a == b ? &links->port_in[m->to] : &links->in[b];
     const double begin = fmax(ready, *out);
-    const double takes = nd_links_occupied(links, m);
     *out = *away = begin + takes;
     *in = fmax(begin, *in) + takes;
-    *here = *in + (a == b ? links->within : links->between).latency;
+    *here = *in + link.latency;
     if (a != b) {
         links->sent[a] += m->bytes;
         links->received[b] += m->bytes;
     }
+    return takes;
 }

@@ -46,10 +46,8 @@ typedef struct nd_link_message {
     bool gradients; /* of a reduction */
 } nd_link_message;
 
-/* Seconds for which a message occupies the links. */
-double nd_links_occupied(const nd_links *links, const nd_link_message *message);
-
 /* Carries a message for which both ranks are ready at time `ready`; call in the order of `ready`.
- * *away: when the sender is free; *here: when all bytes have arrived. */
-void nd_links_carry(nd_links *links, const nd_link_message *message, double ready, double *away,
-                    double *here);
+ * *away: when the sender is free; *here: when all bytes have arrived. Returns the seconds for which
+ * the message occupies each link. */
+double nd_links_carry(nd_links *links, const nd_link_message *message, double ready, double *away,
+                      double *here);

@@ -52,8 +52,7 @@ void nd_cost_carry(nd_cost_clocks *c, const nd_link_message *m, double ready, do
                    double *away, double *here)
 {
     const bool local = nd_links_host(&c->links, m->from) == nd_links_host(&c->links, m->to);
-    const double takes = nd_links_occupied(&c->links, m);
-    nd_links_carry(&c->links, m, ready, away, here);
+    const double takes = nd_links_carry(&c->links, m, ready, away, here);
     const double begin = *away - takes;
     c->busy[m->from] += takes;
     c->busy[m->to] += (local ? c->m->within : c->m->between).latency + takes + m->bytes * add;
