@@ -21,13 +21,17 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
     created->kernels = nd_fast_kernels_for(isa);
     if (isa == ND_CPU_ISA_AVX2 || isa == ND_CPU_ISA_AVX512) /* with VNNI oneDNN's are faster */
         created->panels = nd_panel_kinds_avx2();
+    else if (isa == ND_CPU_ISA_AMX)
+        created->panels = nd_panel_kinds_amx();
     created->threads = options->threads > 0 ? options->threads : omp_get_max_threads();
     created->private = calloc((size_t)created->threads, sizeof *created->private);
     nd_status status = ND_OK;
     if (!created->private)
         status = ND_FAIL(ND_ENOMEM, "no memory for %d threads", created->threads);
     if (status == ND_OK)
-        status = nd_matmul_cache_create(created->threads, &created->matmuls);
+        status = nd_matmul_cache_create(
+            created->threads, nd_panel_kind_of(created, &(nd_product){.a = {.dtype = ND_BF16}}),
+            &created->matmuls);
     if (status == ND_OK)
         status = nd_fast_check_products(created);
     if (status != ND_OK) {
@@ -72,7 +76,7 @@ void nd_cpu_fast_describe(const nd_cpu_fast *fast, nd_backend_traits *traits)
         .fast_bf16 = nd_fast_multiplies_bf16(fast),
         /* Without VNNI oneDNN's integer products are slower than its f32 ones. */
         .fast_int8_gradients = fast->isa >= ND_CPU_ISA_AVX2 && fast->exact_ternary,
-        .exact_int8 = fast->exact_int8 && !fast->panels};
+        .exact_int8 = fast->exact_int8 && fast->isa >= ND_CPU_ISA_AVX512_VNNI};
     snprintf(traits->device, sizeof traits->device, "CPU with %s, %d thread%s%s",
              nd_cpu_isa_name(fast->isa), fast->threads, fast->threads == 1 ? "" : "s",
              !fast->exact_ternary ? "; integer products in f32, since oneDNN's are not exact"

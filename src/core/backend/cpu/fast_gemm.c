@@ -11,6 +11,10 @@ void nd_fast_finish_scaled(const nd_fast_kernels *k, const void *context, nd_til
         const int32_t *sums = (const int32_t *)tile.values + i * tile.stride;
         const int64_t at = (tile.row + i) * f->c.cols + tile.col;
         const float factor = (float)((double)f->scale * (double)f->largest[tile.row + i] / 127.0);
+        if (f->c.dtype == ND_BF16 && !f->accumulate) {
+            k->load_i32_as_bf16((uint16_t *)f->c.data + at, sums, factor, tile.cols);
+            continue;
+        }
         float values[1024], before[1024];
         for (int64_t j = 0; j < tile.cols; j += 1024) {
             const int64_t n = nd_fast_min(1024, tile.cols - j);

@@ -2,10 +2,9 @@
 #include "core/backend/cpu/fast_product.h"
 #include "core/backend/cpu/op_families.h"
 
-#include <string.h>
-
-/* Outputs that a thread encodes together; tokens and outputs transposed together. */
-enum { PANEL = 256, BLOCK = 64 };
+/* Bytes by which rows of codes are longer where panels copy them: rows 1024 bytes apart would share
+ * a few sets of the first-level cache. */
+enum { LINE = 64 };
 
 static void encode_rows(nd_cpu_fast *fast, int8_t *codes, float *largest, nd_cview dy)
 {
@@ -47,48 +46,35 @@ static nd_status ternary_gemm_dx_int8_onednn(nd_backend *b, nd_view dx, nd_cview
     return nd_fast_multiply(fast, &product);
 }
 
-/* A block of tokens of dy, and its transposed codes [out, tokens]. */
+/* A block of tokens of dy, and its transposed codes [out, tokens], rows `stride` apart. */
 typedef struct token_block {
     nd_cview dy;
     const float *a;
-    int64_t first, tokens;
+    int64_t first, tokens, stride;
     int8_t *codes;
     float *largest; /* [out] */
 } token_block;
 
-static const float *load_gradients(const nd_fast_kernels *k, const token_block *x, int64_t t,
-                                   int64_t output, int64_t n, float *buffer)
-{
-    return nd_fast_load(k, x->dy, (x->first + t) * x->dy.cols + output, n, buffer);
-}
-
-static float token_factor(const token_block *x, int64_t t)
-{
-    return x->a[x->first + t] / 127.0f;
-}
-
+/* One strip of outputs. */
 static void encode_columns(const nd_fast_kernels *k, const token_block *x, int64_t output)
 {
-    const int64_t n = nd_fast_min(PANEL, x->dy.cols - output);
-    float buffer[PANEL], factors[PANEL], *largest = x->largest + output;
-    int8_t rows[BLOCK * PANEL] = {0}, transposed[BLOCK * BLOCK];
-    memset(largest, 0, (size_t)n * sizeof *largest);
+    const int64_t n = nd_fast_min(ND_STRIP, x->dy.cols - output);
+    float token_factors[ND_INT8_TOKENS], factors[ND_STRIP], *largest = x->largest + output;
     for (int64_t t = 0; t < x->tokens; t++)
-        k->max_columns(largest, load_gradients(k, x, t, output, n, buffer), token_factor(x, t), n);
+        token_factors[t] = x->a[x->first + t] / 127.0f;
+    nd_scaled_rows rows = {.first = nd_element_at(x->dy, x->first * x->dy.cols + output),
+                           .factors = token_factors,
+                           .stride = x->dy.cols,
+                           .rows = x->tokens,
+                           .bf16 = x->dy.dtype == ND_BF16};
+    k->max_strip(largest, &rows, n);
     for (int64_t i = 0; i < n; i++)
         factors[i] = nd_state_factor(127.0f, largest[i]);
-    for (int64_t from = 0; from < x->tokens; from += BLOCK) {
-        const int64_t count = nd_fast_min(BLOCK, x->tokens - from);
-        for (int64_t t = from; t < from + count; t++)
-            k->quantize_columns(rows + (t - from) * PANEL,
-                                load_gradients(k, x, t, output, n, buffer), token_factor(x, t),
-                                factors, n);
-        for (int64_t i = 0; i < n; i++) {
-            if (i % BLOCK == 0)
-                k->transpose_bytes(transposed, rows + i, PANEL);
-            memcpy(x->codes + (output + i) * x->tokens + from, transposed + i % BLOCK * BLOCK,
-                   (size_t)count);
-        }
+    for (int64_t from = 0; from < x->tokens; from += ND_STRIP) {
+        rows.first = nd_element_at(x->dy, (x->first + from) * x->dy.cols + output);
+        rows.factors = token_factors + from;
+        rows.rows = nd_fast_min(ND_STRIP, x->tokens - from);
+        k->quantize_strip(x->codes + output * x->stride + from, x->stride, &rows, factors, n);
     }
 }
 
@@ -98,22 +84,22 @@ static nd_status add_blocks(nd_cpu_fast *fast, nd_view dw, const token_block *x,
 {
     nd_product products[ND_PRODUCTS_MAX];
     nd_scaled_sums contexts[ND_PRODUCTS_MAX];
-    const int64_t panels = nd_fast_ceil(dw.rows, PANEL), n = dw.cols;
+    const int64_t strips = nd_fast_ceil(dw.rows, ND_STRIP), n = dw.cols;
     for (int i = 0; i < count; i++) {
         contexts[i] = (nd_scaled_sums){dw, 1.0f, x[i].largest, accumulate || i > 0};
         products[i] = (nd_product){
             .m = dw.rows,
             .n = n,
             .k = x[i].tokens,
-            .a = nd_cview_of(x[i].codes, ND_I8, dw.rows, x[i].tokens),
+            .a = nd_cview_of(x[i].codes, ND_I8, dw.rows, x[i].stride),
             .b = nd_cview_of((const int8_t *)q.data + x[i].first * n, ND_I8, x[i].tokens, n),
             .staged = ND_I32,
             .finish = nd_fast_finish_scaled,
             .context = &contexts[i]};
     }
 #pragma omp parallel for num_threads(nd_fast_team(fast, dw.rows *count * x->tokens))
-    for (int64_t item = 0; item < count * panels; item++)
-        encode_columns(fast->kernels, &x[item / panels], item % panels * PANEL);
+    for (int64_t item = 0; item < count * strips; item++)
+        encode_columns(fast->kernels, &x[item / strips], item % strips * ND_STRIP);
     return nd_fast_multiply_several(fast, products, count);
 }
 
@@ -127,7 +113,8 @@ static nd_status ternary_gemm_dw_int8_onednn(nd_backend *b, nd_view dw, nd_cview
     ND_REQUIRE(dw.rows == dy.cols && dw.cols == q.cols && (beta == 0.0f || beta == 1.0f));
     const int64_t tokens = nd_fast_min(ND_INT8_TOKENS, dy.rows);
     const int64_t at_once = nd_fast_min(ND_PRODUCTS_MAX, nd_fast_ceil(dy.rows, tokens));
-    const size_t code_bytes = nd_fast_bytes(dw.rows * tokens, 1);
+    const int64_t stride = fast->panels ? tokens + LINE : tokens;
+    const size_t code_bytes = nd_fast_bytes(dw.rows * stride, 1);
     const size_t block_bytes = code_bytes + nd_fast_bytes(dw.rows, sizeof(float));
     ND_TRY(nd_fast_grow(&fast->shared, (size_t)at_once * block_bytes));
     for (int64_t first = 0; first < dy.rows;) {
@@ -140,6 +127,8 @@ static nd_status ternary_gemm_dw_int8_onednn(nd_backend *b, nd_view dw, nd_cview
                                      .a = a.data,
                                      .first = first,
                                      .tokens = nd_fast_min(tokens, dy.rows - first),
+                                     .stride = fast->panels ? stride
+                                                            : nd_fast_min(tokens, dy.rows - first),
                                      .codes = codes,
                                      .largest = (float *)(codes + code_bytes)};
             first += x[count].tokens;

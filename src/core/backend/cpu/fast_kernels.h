@@ -13,7 +13,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { ND_NIBBLES_MAX = 128 /* in one call of decode_nibbles */ };
+enum {
+    ND_NIBBLES_MAX = 128, /* in one call of decode_nibbles */
+    ND_STRIP = 64         /* rows and columns that are quantized together */
+};
+
+/* Rows of f32 or bf16, `stride` elements apart, each with a factor. */
+typedef struct nd_scaled_rows {
+    const void *first;
+    const float *factors; /* [rows] */
+    int64_t stride, rows;
+    bool bf16;
+} nd_scaled_rows;
 
 typedef struct nd_decay_rule {
     float decay;     /* fraction of w removed */
@@ -45,14 +56,16 @@ typedef struct nd_fast_kernels {
                                   int64_t n);
     void (*load_i8)(float *y, const int8_t *x, float scale, int64_t n); /* y = scale x */
     void (*i8_to_bf16)(uint16_t *y, const int8_t *x, int64_t n);
-    void (*load_i32)(float *y, const int32_t *x, float scale, int64_t n);       /* y = scale x */
+    void (*load_i32)(float *y, const int32_t *x, float scale, int64_t n); /* y = scale x */
+    void (*load_i32_as_bf16)(uint16_t *y, const int32_t *x, float scale, int64_t n);
     void (*add_i32)(float *y, const int32_t *x, const float *scale, int64_t n); /* y += scale x */
     void (*quantize)(int8_t *q, const float *x, float factor, int64_t n);
-    /* quantize of factor x, with one more factor for each column. */
-    void (*quantize_columns)(int8_t *q, const float *x, float factor, const float *factors,
-                             int64_t n);
-    /* y [64, 64] = xᵀ, rows of x `stride` apart. */
-    void (*transpose_bytes)(int8_t *y, const int8_t *x, int64_t stride);
+    /* largest[j] = the largest |factor x| of column j < n <= ND_STRIP; NaN when there is one. */
+    void (*max_strip)(float *largest, const nd_scaled_rows *x, int64_t n);
+    /* The transpose of these columns of at most ND_STRIP rows: q[j stride + i] is quantize of row
+     * i's factor x, with factors[j]. */
+    void (*quantize_strip)(int8_t *q, int64_t stride, const nd_scaled_rows *x, const float *factors,
+                           int64_t n);
     /* y [32, 32] = xᵀ. */
     void (*transpose_bf16)(uint16_t *y, int64_t y_stride, const uint16_t *x, int64_t x_stride);
     void (*ternarize)(int8_t *c, const float *w, float half_scale, int64_t n);
@@ -139,6 +152,7 @@ typedef struct nd_fast_kernels {
 } nd_fast_kernels;
 
 /* NULL where the compiler's target lacks the instruction set. */
+const nd_fast_kernels *nd_fast_kernels_avx512_bf16(void);
 const nd_fast_kernels *nd_fast_kernels_avx512(void);
 const nd_fast_kernels *nd_fast_kernels_avx2(void);
 const nd_fast_kernels *nd_fast_kernels_generic(void);

@@ -56,10 +56,32 @@ static void load_bf16(float *y, const uint16_t *x, int64_t n)
         y[i] = nd_float_from_bits((uint32_t)x[i] << 16);
 }
 
-static void store_bf16(uint16_t *y, const float *x, int64_t n)
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+
+/* The processor's own rounding, which takes subnormal values as 0. */
+static inline int64_t round_vectors(uint16_t *y, const float *x, int64_t n)
 {
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const __m256bh rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(x + i));
+        memcpy(y + i, &rounded, sizeof rounded);
+    }
+    return i;
+}
+#else
+static inline int64_t round_vectors(uint16_t *y, const float *x, int64_t n)
+{
+    (void)y, (void)x, (void)n;
+    return 0;
+}
+#endif
+
+static inline void store_bf16(uint16_t *y, const float *x, int64_t n)
+{
+    const int64_t done = round_vectors(y, x, n);
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = done; i < n; i++)
         y[i] = round_bf16(x[i]);
 }
 
@@ -114,6 +136,19 @@ static void load_i32(float *y, const int32_t *x, float scale, int64_t n)
         y[i] = scale * (float)x[i];
 }
 
+static void load_i32_as_bf16(uint16_t *y, const int32_t *x, float scale, int64_t n)
+{
+    enum { LANES = 64 };
+    float scaled[LANES];
+    for (int64_t at = 0; at < n; at += LANES) {
+        const int64_t count = n - at < LANES ? n - at : LANES;
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            scaled[i] = scale * (float)x[at + i];
+        store_bf16(y + at, scaled, count);
+    }
+}
+
 static void add_i32(float *y, const int32_t *x, const float *scale, int64_t n)
 {
 #pragma omp simd
@@ -134,14 +169,6 @@ static void quantize(int8_t *q, const float *x, float factor, int64_t n)
 #pragma omp simd
     for (int64_t i = 0; i < n; i++)
         q[i] = byte_of(x[i] * factor);
-}
-
-static void quantize_columns(int8_t *q, const float *x, float factor, const float *factors,
-                             int64_t n)
-{
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++)
-        q[i] = byte_of((x[i] * factor) * factors[i]);
 }
 
 /* A step of the transposition of `count` rows: swaps, in fields of 2 `bits`, the upper halves of
@@ -174,6 +201,62 @@ static void transpose_bytes(int8_t *y, const int8_t *x, int64_t stride)
             for (int r = 0; r < 8; r++)
                 memcpy(y + (8 * w + r) * 64 + 8 * part, &rows[r][w], 8);
     }
+}
+
+static inline float gradient_at(const nd_scaled_rows *x, bool bf16, int64_t row, int64_t i)
+{
+    const int64_t at = row * x->stride + i;
+    return (bf16 ? nd_float_from_bits((uint32_t)((const uint16_t *)x->first)[at] << 16)
+                 : ((const float *)x->first)[at]) *
+           x->factors[row];
+}
+
+/* The bits of magnitudes compare like the floats, with NaN above infinity. */
+static inline void max_columns_of(float *largest, const nd_scaled_rows *x, bool bf16, int64_t n)
+{
+    uint32_t bits[ND_STRIP];
+    memset(bits, 0, sizeof bits);
+    for (int64_t row = 0; row < x->rows; row++)
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            const uint32_t magnitude = nd_float_bits(gradient_at(x, bf16, row, i)) & 0x7fffffffu;
+            bits[i] = magnitude > bits[i] ? magnitude : bits[i];
+        }
+    memcpy(largest, bits, (size_t)n * sizeof *largest);
+}
+
+static void max_strip(float *largest, const nd_scaled_rows *x, int64_t n)
+{
+    if (n < ND_STRIP)
+        max_columns_of(largest, x, x->bf16, n);
+    else if (x->bf16)
+        max_columns_of(largest, x, true, ND_STRIP);
+    else
+        max_columns_of(largest, x, false, ND_STRIP);
+}
+
+static inline void quantize_columns_of(int8_t *q, const nd_scaled_rows *x, bool bf16,
+                                       const float *factors, int64_t n)
+{
+    for (int64_t row = 0; row < x->rows; row++)
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            q[row * ND_STRIP + i] = byte_of(gradient_at(x, bf16, row, i) * factors[i]);
+}
+
+static void quantize_strip(int8_t *q, int64_t stride, const nd_scaled_rows *x, const float *factors,
+                           int64_t n)
+{
+    int8_t rows[ND_STRIP * ND_STRIP] = {0}, columns[ND_STRIP * ND_STRIP];
+    if (n < ND_STRIP)
+        quantize_columns_of(rows, x, x->bf16, factors, n);
+    else if (x->bf16)
+        quantize_columns_of(rows, x, true, factors, ND_STRIP);
+    else
+        quantize_columns_of(rows, x, false, factors, ND_STRIP);
+    transpose_bytes(columns, rows, ND_STRIP);
+    for (int64_t i = 0; i < n; i++)
+        memcpy(q + i * stride, columns + i * ND_STRIP, (size_t)x->rows);
 }
 
 /* Four rows at a time, whose words have four values. */
@@ -436,10 +519,11 @@ static const nd_fast_kernels table = {
     .load_i8 = load_i8,
     .i8_to_bf16 = i8_to_bf16,
     .load_i32 = load_i32,
+    .load_i32_as_bf16 = load_i32_as_bf16,
     .add_i32 = add_i32,
     .quantize = quantize,
-    .quantize_columns = quantize_columns,
-    .transpose_bytes = transpose_bytes,
+    .max_strip = max_strip,
+    .quantize_strip = quantize_strip,
     .transpose_bf16 = transpose_bf16,
     .ternarize = ternarize,
     .pack = pack,

@@ -11,7 +11,9 @@ const nd_fast_kernels *nd_fast_kernels_generic(void)
 const nd_fast_kernels *nd_fast_kernels_for(nd_cpu_isa isa)
 {
     const nd_fast_kernels *found = NULL;
-    if (isa >= ND_CPU_ISA_AVX512)
+    if (isa >= ND_CPU_ISA_AVX512_BF16)
+        found = nd_fast_kernels_avx512_bf16();
+    if (!found && isa >= ND_CPU_ISA_AVX512)
         found = nd_fast_kernels_avx512();
     if (!found && isa >= ND_CPU_ISA_AVX2)
         found = nd_fast_kernels_avx2();

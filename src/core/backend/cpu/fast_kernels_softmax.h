@@ -84,12 +84,17 @@ static void attention_gradient_bf16(uint16_t *narrow_p, uint16_t *narrow_d, cons
                                     const float *d, const float *lse, const float *delta, float s,
                                     int64_t rows, int64_t n)
 {
-    for (int64_t row = 0; row < rows; row++, p += n, d += n, narrow_p += n, narrow_d += n) {
+    enum { LANES = 64 };
+    float probability[LANES], gradient[LANES];
+    for (int64_t row = 0; row < rows; row++, p += n, d += n, narrow_p += n, narrow_d += n)
+        for (int64_t at = 0; at < n; at += LANES) {
+            const int64_t count = n - at < LANES ? n - at : LANES;
 #pragma omp simd
-        for (int64_t i = 0; i < n; i++) {
-            const float probability = exp_fast(s * p[i] - lse[i]);
-            narrow_p[i] = round_bf16(probability);
-            narrow_d[i] = round_bf16(probability * (d[i] - delta[i]) * s);
+            for (int64_t i = 0; i < count; i++) {
+                probability[i] = exp_fast(s * p[at + i] - lse[at + i]);
+                gradient[i] = probability[i] * (d[at + i] - delta[at + i]) * s;
+            }
+            store_bf16(narrow_p + at, probability, count);
+            store_bf16(narrow_d + at, gradient, count);
         }
-    }
 }

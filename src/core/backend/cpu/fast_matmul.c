@@ -1,6 +1,7 @@
 #include "core/backend/cpu/fast_matmul.h"
 
 #include "core/backend/cpu/onednn.h"
+#include "core/backend/cpu/panel_matmul.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@ struct nd_matmul {
     nd_matmul *next; /* in the cache */
     nd_matmul_shape shape;
     nd_matmul_cache *cache;
+    const nd_panel_kind *panels; /* NULL: oneDNN computes it, by the two calls below */
     nd_onednn_call *product;
     nd_onednn_call *packing; /* NULL unless packed_b */
 };
@@ -17,8 +19,9 @@ struct nd_matmul {
 struct nd_matmul_cache {
     nd_onednn *onednn;
     int threads;
-    nd_fast_arena *scratches; /* [threads] */
-    nd_matmul *list;          /* list, newest first: models have few shapes */
+    const nd_panel_kind *bf16; /* panels of such products, or NULL */
+    nd_fast_arena *scratches;  /* [threads] */
+    nd_matmul *list;           /* list, newest first: models have few shapes */
 };
 
 static nd_onednn_matrix stored(int64_t rows, int64_t cols, nd_dtype dtype, int64_t stride,
@@ -34,10 +37,21 @@ static void destroy_matmul(nd_matmul *matmul)
     free(matmul);
 }
 
+static nd_status grow_scratches(nd_matmul_cache *cache, size_t bytes)
+{
+    for (int i = 0; i < cache->threads; i++)
+        ND_TRY(nd_fast_grow(&cache->scratches[i], bytes));
+    return ND_OK;
+}
+
 static nd_status fill_matmul(nd_matmul *created)
 {
     const nd_matmul_shape *s = &created->shape;
     nd_matmul_cache *cache = created->cache;
+    if (s->a == ND_BF16 && nd_panel_matmul_covers(cache->bf16, s)) {
+        created->panels = cache->bf16;
+        return grow_scratches(cache, nd_panel_matmul_scratch_bytes(cache->bf16));
+    }
     const nd_onednn_matrix a = stored(s->m, s->k, s->a, s->lda, s->transpose_a);
     const nd_onednn_matrix b = stored(s->k, s->n, s->b, s->ldb, s->transpose_b);
     const nd_onednn_matrix c = stored(s->m, s->n, s->c, s->ldc, false);
@@ -52,10 +66,7 @@ static nd_status fill_matmul(nd_matmul *created)
         omp_set_num_threads(1);
         ND_TRY(status);
     }
-    const size_t bytes = nd_onednn_bytes(created->product, ND_ONEDNN_SCRATCH);
-    for (int i = 0; i < cache->threads; i++)
-        ND_TRY(nd_fast_grow(&cache->scratches[i], bytes + 64));
-    return ND_OK;
+    return grow_scratches(cache, nd_onednn_bytes(created->product, ND_ONEDNN_SCRATCH) + 64);
 }
 
 /* oneDNN plans a primitive for OpenMP's number of threads at its creation. Planned for one thread,
@@ -104,38 +115,59 @@ static bool run_on(int threads, const nd_onednn_call *call, int thread,
 
 bool nd_matmul_run(const nd_matmul *matmul, int thread, const void *a, const void *b, void *c)
 {
-    const void *const operands[ND_ONEDNN_OPERANDS] = {a, b, c,
-                                                      matmul->cache->scratches[thread].memory};
+    void *scratch = matmul->cache->scratches[thread].memory;
+    const void *const operands[ND_ONEDNN_OPERANDS] = {a, b, c, scratch};
+    if (matmul->panels) {
+        nd_panel_matmul_run(matmul->panels, &matmul->shape, a, b, c, scratch);
+        return true;
+    }
     return run_on(1, matmul->product, thread, operands);
 }
 
 size_t nd_matmul_packed_bytes(const nd_matmul *matmul)
 {
-    return nd_onednn_bytes(matmul->product, ND_ONEDNN_B);
+    return matmul->panels ? nd_panel_matmul_packed_bytes(matmul->panels, &matmul->shape)
+                          : nd_onednn_bytes(matmul->product, ND_ONEDNN_B);
+}
+
+/* Packs in panels, if they compute the product. */
+static bool pack_panels(const nd_matmul *m, int threads, const void *b, void *packed)
+{
+    if (!m->panels)
+        return false;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < nd_panel_matmul_panels(m->panels, &m->shape); i++)
+        nd_panel_matmul_pack(m->panels, &m->shape, b, packed, i);
+    return true;
 }
 
 bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *packed)
 {
-    return run_on(1, matmul->packing, thread, (const void *[ND_ONEDNN_OPERANDS]){b, packed});
+    return pack_panels(matmul, 1, b, packed) ||
+           run_on(1, matmul->packing, thread, (const void *[ND_ONEDNN_OPERANDS]){b, packed});
 }
 
 bool nd_matmul_pack_by_all(const nd_matmul *matmul, const void *b, void *packed)
 {
-    return run_on(matmul->cache->threads, matmul->packing, 0,
+    return pack_panels(matmul, matmul->cache->threads, b, packed) ||
+           run_on(matmul->cache->threads, matmul->packing, 0,
                   (const void *[ND_ONEDNN_OPERANDS]){b, packed});
 }
 
 bool nd_matmul_same_packing(const nd_matmul *x, const nd_matmul *y)
 {
+    if (x->panels || y->panels)
+        return x->panels == y->panels && x->shape.n == y->shape.n && x->shape.k == y->shape.k;
     return nd_onednn_same_layout(x->product, y->product, ND_ONEDNN_B);
 }
 
-nd_status nd_matmul_cache_create(int threads, nd_matmul_cache **cache)
+nd_status nd_matmul_cache_create(int threads, const nd_panel_kind *bf16, nd_matmul_cache **cache)
 {
     nd_matmul_cache *created = calloc(1, sizeof *created);
     ND_FAIL_IF(!created, ND_ENOMEM, "no memory for the product cache");
     nd_status status = ND_OK;
     created->threads = threads;
+    created->bf16 = bf16;
     created->scratches = calloc((size_t)threads, sizeof *created->scratches);
     if (!created->scratches) {
         status = ND_FAIL(ND_ENOMEM, "no memory for the product cache");

@@ -1,4 +1,4 @@
-/* Products of blocks through oneDNN, each run by the calling thread alone. */
+/* Products of blocks through oneDNN or in panels, each run by the calling thread alone. */
 #pragma once
 
 #include "core/backend/cpu/fast_context.h"
@@ -19,9 +19,11 @@ typedef struct nd_matmul_shape {
 
 typedef struct nd_matmul nd_matmul;
 
-/* A cache of the products met so far, for `threads` threads; its size in bytes. Errors: ND_ENOMEM,
+/* A cache of the products met so far, for `threads` threads; its size in bytes. Products of bf16
+ * with a packed b are computed in panels of kind `bf16`, if not NULL. Errors: ND_ENOMEM,
  * ND_EINTERNAL with oneDNN's status. */
-nd_status nd_matmul_cache_create(int threads, nd_matmul_cache **cache);
+nd_status nd_matmul_cache_create(int threads, const struct nd_panel_kind *bf16,
+                                 nd_matmul_cache **cache);
 void nd_matmul_cache_destroy(nd_matmul_cache *cache);
 size_t nd_matmul_cache_bytes(const nd_matmul_cache *cache);
 

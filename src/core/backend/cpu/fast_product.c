@@ -166,25 +166,28 @@ static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
     return multiply(fast, &floats, 1);
 }
 
-/* For f32, packed panels pay from some number of rows on; with AVX-512 oneDNN is faster. */
-static bool floats_in_panels(const nd_cpu_fast *fast, const nd_product *p)
+/* Without VNNI panels do all integers. Otherwise packing pays from some number of rows on; in f32
+ * oneDNN is faster with AVX-512. */
+bool nd_fast_in_panels(const nd_cpu_fast *fast, const nd_product *p)
 {
     enum { MIN_ROWS = 64 };
-    return fast->panels && fast->isa == ND_CPU_ISA_AVX2 && p->a.dtype == ND_F32 && p->finish &&
-           p->m >= MIN_ROWS;
+    if (!nd_panel_kind_of(fast, p) || !p->finish)
+        return false;
+    if (p->a.dtype == ND_I8 && fast->isa < ND_CPU_ISA_AVX512_VNNI)
+        return true;
+    return p->m >= MIN_ROWS && (p->a.dtype != ND_F32 || fast->isa == ND_CPU_ISA_AVX2);
 }
 
 nd_status nd_fast_multiply_several(nd_cpu_fast *fast, const nd_product *p, int count)
 {
     if (p->m == 0 || p->n == 0)
         return ND_OK;
-    const bool integers = p->a.dtype == ND_I8;
     const bool exact = p->ternary ? fast->exact_ternary : fast->exact_int8;
-    if (integers ? exact && !fast->panels : !floats_in_panels(fast, p))
-        return multiply(fast, p, count);
+    if (p->a.dtype != ND_I8 || exact)
+        return nd_fast_in_panels(fast, p) ? nd_panel_multiply(fast, p, count)
+                                          : multiply(fast, p, count);
     for (int i = 0; i < count; i++)
-        ND_TRY(integers && !exact ? multiply_in_floats(fast, &p[i])
-                                  : nd_panel_multiply(fast, &p[i]));
+        ND_TRY(multiply_in_floats(fast, &p[i]));
     return ND_OK;
 }
 

@@ -13,6 +13,10 @@ nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *product);
 enum { ND_PRODUCTS_MAX = 4 };
 nd_status nd_fast_multiply_several(nd_cpu_fast *fast, const nd_product *products, int count);
 
+/* Whether the project's own panels compute this product, not oneDNN: looks at m, a's dtype, and
+ * whether there is a `finish`. */
+bool nd_fast_in_panels(const nd_cpu_fast *fast, const nd_product *product);
+
 /* Rows of c in one tile, a function of the shape alone. */
 int64_t nd_fast_tile_rows(int64_t m);
 

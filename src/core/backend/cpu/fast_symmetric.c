@@ -122,24 +122,25 @@ static nd_status gemm_symmetric_fast(nd_backend *b, nd_view c, nd_cview a, bool 
     ND_REQUIRE(c.rows == m && c.cols == m && nd_same_shape(a, bb) && (beta == 0.0f || m == k));
     const nd_dtype dtype = nd_fast_product_dtype(fast, a.dtype == ND_BF16 || bb.dtype == ND_BF16);
     const bool same = a.data == bb.data && a.dtype == bb.dtype;
+    nd_product product = {.m = m,
+                          .n = m,
+                          .k = k,
+                          .a = {.dtype = dtype},
+                          .symmetric = true,
+                          .staged = ND_F32,
+                          .finish = finish_symmetric};
     /* Panels take either layout. */
-    const bool transposed = transpose_a && fast->isa != ND_CPU_ISA_AVX2;
+    const bool transposed = transpose_a && !nd_fast_in_panels(fast, &product);
     const size_t copy_bytes = transposed ? nd_fast_bytes(m * k, nd_dtype_size(dtype)) : 0;
     ND_TRY(nd_fast_grow(&fast->shared,
                         nd_fast_converted_bytes(a, dtype) + copy_bytes +
                             (same ? 0 : nd_fast_converted_bytes(bb, dtype) + copy_bytes)));
     char *memory = fast->shared.memory;
     const symmetric_context context = {c, bb, alpha, beta, gamma};
-    nd_product product = {.m = m,
-                          .n = m,
-                          .k = k,
-                          .a = operand(fast, a, dtype, transposed, &memory),
-                          .symmetric = true,
-                          .transpose_a = transpose_a && !transposed,
-                          .transpose_b = !transpose_a || transposed,
-                          .staged = ND_F32,
-                          .finish = finish_symmetric,
-                          .context = &context};
+    product.context = &context;
+    product.a = operand(fast, a, dtype, transposed, &memory);
+    product.transpose_a = transpose_a && !transposed;
+    product.transpose_b = !transpose_a || transposed;
     product.b = same ? product.a : operand(fast, bb, dtype, transposed, &memory);
     return nd_fast_multiply(fast, &product);
 }

@@ -5,7 +5,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { ROWS = ND_PANEL_ROWS, COLS = ND_PANEL_COLS, QUAD = 4, PAIR = 2 };
+enum { ROWS = 6, COLS = 16, QUAD = 4, PAIR = 2 };
 
 /* sum += x in place. In assembly, because GCC 12 to 14 keep two copies of each sum of a
  * microkernel, run out of registers, and take 1.6 times as long. */
@@ -97,8 +97,11 @@ static void add_16_bits(int32_t *c, __m256i sums)
     _mm256_storeu_si256((void *)c, _mm256_add_epi32(_mm256_loadu_si256((const void *)c), wide));
 }
 
-static void multiply_codes(void *sums, int64_t stride, const void *a, const void *b, int64_t k)
+/* `add` is set: sums start at start_of_row. */
+static void multiply_codes(void *sums, int64_t stride, const void *a, const void *b, int64_t k,
+                           bool add)
 {
+    (void)add;
     int32_t *c = sums;
     const int32_t *rows = a;
     const __m256i *cols = b;
@@ -160,7 +163,8 @@ static void pack_words(void *out, const void *from, int64_t row_stride, int64_t 
     }
 }
 
-static void multiply_words(void *sums, int64_t stride, const void *a, const void *b, int64_t k)
+static void multiply_words(void *sums, int64_t stride, const void *a, const void *b, int64_t k,
+                           bool add)
 {
     int32_t *c = sums;
     const int32_t *rows = a;
@@ -168,8 +172,11 @@ static void multiply_words(void *sums, int64_t stride, const void *a, const void
     __m256i sum[ROWS][2];
 #pragma GCC unroll 6
     for (int r = 0; r < ROWS; r++) {
-        sum[r][0] = _mm256_loadu_si256((const void *)(c + r * stride));
-        sum[r][1] = _mm256_loadu_si256((const void *)(c + r * stride + 8));
+        sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+        if (add) {
+            sum[r][0] = _mm256_loadu_si256((const void *)(c + r * stride));
+            sum[r][1] = _mm256_loadu_si256((const void *)(c + r * stride + 8));
+        }
     }
     for (int64_t pair = 0; pair < k / PAIR; pair++, rows += ROWS, cols += 2) {
         const __m256i left = _mm256_load_si256(cols), right = _mm256_load_si256(cols + 1);
@@ -241,15 +248,19 @@ static inline void add_product(__m256 *sum, __m256 x, __m256 y)
     __asm__("vfmadd231ps %2, %1, %0" : "+x"(*sum) : "x"(x), "x"(y));
 }
 
-static void multiply_floats(void *sums, int64_t stride, const void *a, const void *b, int64_t k)
+static void multiply_floats(void *sums, int64_t stride, const void *a, const void *b, int64_t k,
+                            bool add)
 {
     const float *rows = a, *cols = b;
     float *c = sums;
     __m256 sum[ROWS][2];
 #pragma GCC unroll 6
     for (int r = 0; r < ROWS; r++) {
-        sum[r][0] = _mm256_loadu_ps(c + r * stride);
-        sum[r][1] = _mm256_loadu_ps(c + r * stride + 8);
+        sum[r][0] = sum[r][1] = _mm256_setzero_ps();
+        if (add) {
+            sum[r][0] = _mm256_loadu_ps(c + r * stride);
+            sum[r][1] = _mm256_loadu_ps(c + r * stride + 8);
+        }
     }
     for (int64_t i = 0; i < k; i++, rows += ROWS, cols += COLS) {
         const __m256 left = _mm256_load_ps(cols), right = _mm256_load_ps(cols + 8);
@@ -268,10 +279,32 @@ static void multiply_floats(void *sums, int64_t stride, const void *a, const voi
 }
 
 /* Blocks of column panels take 16 KiB, half of a first-level cache. */
-static const nd_panel_kind kinds[] = {
-    [ND_PANEL_WORDS] = {PAIR, 2, 512, pack_rows_words, pack_words, multiply_words, NULL},
-    [ND_PANEL_CODES] = {QUAD, 1, 1008, pack_rows_bytes, pack_codes, multiply_codes, minus_sum},
-    [ND_PANEL_FLOATS] = {1, 4, 256, pack_rows_floats, pack_cols_floats, multiply_floats, NULL},
+static const nd_panel_kind kinds[ND_PANEL_KINDS] = {
+    [ND_PANEL_WORDS] = {.rows = ROWS,
+                        .cols = COLS,
+                        .step = PAIR,
+                        .bytes = 2,
+                        .block = 512,
+                        .pack_rows = pack_rows_words,
+                        .pack_cols = pack_words,
+                        .multiply = multiply_words},
+    [ND_PANEL_CODES] = {.rows = ROWS,
+                        .cols = COLS,
+                        .step = QUAD,
+                        .bytes = 1,
+                        .block = 1008,
+                        .pack_rows = pack_rows_bytes,
+                        .pack_cols = pack_codes,
+                        .multiply = multiply_codes,
+                        .start_of_row = minus_sum},
+    [ND_PANEL_FLOATS] = {.rows = ROWS,
+                         .cols = COLS,
+                         .step = 1,
+                         .bytes = 4,
+                         .block = 256,
+                         .pack_rows = pack_rows_floats,
+                         .pack_cols = pack_cols_floats,
+                         .multiply = multiply_floats},
 };
 
 const nd_panel_kind *nd_panel_kinds_avx2(void)

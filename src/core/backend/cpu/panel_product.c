@@ -1,16 +1,19 @@
 #include "core/backend/cpu/panel_product.h"
 
+#include "core/backend/cpu/fast_product.h"
+
 #include <string.h>
 
 /* Multiples of the panels; a tile's sums fit the second-level cache. A triangle has smaller tiles,
- * which balance the threads. */
-enum { TILE_ROWS = 96, TRIANGLE_TILE_ROWS = 48, TILE_COLS = 512 };
+ * which balance the threads. A line more a row keeps rows apart in the cache's sets. How c is cut
+ * changes no bits. */
+enum { TILE_ROWS = 192, SHORT_TILE_ROWS = 96, TRIANGLE_TILE_ROWS = 48, TILE_COLS = 512, LINE = 16 };
 
 typedef struct panel_call {
     const nd_product *p;
     const nd_panel_kind *kind;
-    const char *packed; /* [panels of columns][k / step][16][step] */
-    int64_t k, block;   /* padded */
+    char *packed;     /* panels of columns */
+    int64_t k, block; /* padded */
 } panel_call;
 
 static int64_t panel_bytes(const panel_call *c, int64_t width, int64_t k)
@@ -18,15 +21,15 @@ static int64_t panel_bytes(const panel_call *c, int64_t width, int64_t k)
     return k * width * c->kind->bytes;
 }
 
-static void pack_columns(const panel_call *c, int64_t panel, char *packed)
+static void pack_columns(const panel_call *c, int64_t panel)
 {
     const nd_product *p = c->p;
-    const int64_t col = panel * ND_PANEL_COLS;
+    const int64_t width = c->kind->cols, col = panel * width;
     const int64_t row_stride = p->transpose_b ? 1 : p->b.cols;
     const int64_t col_stride = p->transpose_b ? p->b.cols : 1;
-    c->kind->pack_cols(packed + panel * panel_bytes(c, ND_PANEL_COLS, c->k),
+    c->kind->pack_cols(c->packed + panel * panel_bytes(c, width, c->k),
                        nd_element_at(p->b, col * col_stride), row_stride, col_stride,
-                       nd_fast_min(ND_PANEL_COLS, p->n - col), p->k);
+                       nd_fast_min(width, p->n - col), p->k);
 }
 
 /* Packs inner values [first, first + k) of a tile's rows into panels, which stay in cache. */
@@ -35,20 +38,20 @@ static void pack_rows(const panel_call *c, nd_tile tile, int64_t first, int64_t 
     const nd_product *p = c->p;
     const int64_t row_stride = p->transpose_a ? p->a.cols : 1;
     const int64_t col_stride = p->transpose_a ? 1 : p->a.cols;
-    for (int64_t i = 0; i < tile.rows; i += ND_PANEL_ROWS)
+    const int64_t height = c->kind->rows;
+    for (int64_t i = 0; i < tile.rows; i += height)
         c->kind->pack_rows(rows + panel_bytes(c, i, k),
                            nd_element_at(p->a, (tile.row + i) * col_stride + first * row_stride),
-                           row_stride, col_stride, nd_fast_min(ND_PANEL_ROWS, tile.rows - i),
+                           row_stride, col_stride, nd_fast_min(height, tile.rows - i),
                            nd_fast_min(k, p->k - first));
 }
 
-/* Initialises the sums of a tile. */
+/* Initialises the sums of a tile that do not start at 0. */
 static void initialize_tile(const panel_call *c, nd_tile tile)
 {
     const nd_product *p = c->p;
     int32_t *sums = tile.values;
-    memset(sums, 0, (size_t)(tile.rows * tile.stride) * sizeof *sums);
-    for (int64_t i = 0; c->kind->start_of_row && i < tile.rows; i++) {
+    for (int64_t i = 0; i < tile.rows; i++) {
         const int32_t start =
             c->kind->start_of_row((const int8_t *)p->a.data + (tile.row + i) * p->a.cols, p->k);
         for (int64_t j = 0; j < tile.stride; j++)
@@ -60,64 +63,123 @@ static void initialize_tile(const panel_call *c, nd_tile tile)
 static int64_t first_row(const panel_call *c, nd_tile tile, int64_t col)
 {
     const int64_t above = c->p->symmetric ? tile.col + col - tile.row : 0;
-    return nd_fast_max(above, 0) / ND_PANEL_ROWS * ND_PANEL_ROWS;
+    return nd_fast_max(above, 0) / c->kind->rows * c->kind->rows;
 }
 
 static void run_tile(const panel_call *c, nd_tile tile, char *rows)
 {
     const nd_panel_kind *kind = c->kind;
-    initialize_tile(c, tile);
+    if (kind->start_of_row)
+        initialize_tile(c, tile);
     for (int64_t k = 0; k < c->k; k += c->block) {
         const int64_t count = nd_fast_min(c->block, c->k - k);
+        const bool add = k > 0 || kind->start_of_row;
         pack_rows(c, tile, k, count, rows);
-        for (int64_t j = 0; j < tile.cols; j += ND_PANEL_COLS) {
+        const int64_t row_panels = nd_fast_ceil(tile.rows, kind->rows);
+        const int64_t col_panels = nd_fast_ceil(tile.cols, kind->cols);
+        /* The larger panel stays in the first-level cache. */
+        for (int64_t index = 0; index < row_panels * col_panels; index++) {
+            const bool by_cols = kind->rows < kind->cols;
+            const int64_t i = (by_cols ? index % row_panels : index / col_panels) * kind->rows;
+            const int64_t j = (by_cols ? index / row_panels : index % col_panels) * kind->cols;
             const char *b =
-                c->packed + panel_bytes(c, tile.col + j, c->k) + panel_bytes(c, ND_PANEL_COLS, k);
-            for (int64_t i = first_row(c, tile, j); i < tile.rows; i += ND_PANEL_ROWS)
+                c->packed + panel_bytes(c, tile.col + j, c->k) + panel_bytes(c, kind->cols, k);
+            if (i >= first_row(c, tile, j))
                 kind->multiply((int32_t *)tile.values + i * tile.stride + j, tile.stride,
-                               rows + panel_bytes(c, i, count), b, count);
+                               rows + panel_bytes(c, i, count), b, count, add);
         }
     }
 }
 
-nd_status nd_panel_multiply(nd_cpu_fast *fast, const nd_product *p)
+const nd_panel_kind *nd_panel_kind_of(const nd_cpu_fast *fast, const nd_product *p)
 {
-    const int which = p->a.dtype == ND_F32 ? ND_PANEL_FLOATS
-                      : p->ternary         ? ND_PANEL_CODES
-                                           : ND_PANEL_WORDS;
-    const nd_panel_kind *kind = &fast->panels[which];
-    panel_call c = {.p = p, .kind = kind, .k = nd_fast_ceil(p->k, kind->step) * kind->step};
-    c.block = nd_fast_min(kind->block, c.k);
-    const int64_t panels = nd_fast_ceil(p->n, ND_PANEL_COLS);
-    const int64_t width = nd_fast_min(TILE_COLS, panels * ND_PANEL_COLS);
-    const size_t row_bytes = nd_fast_bytes(panel_bytes(&c, TILE_ROWS, c.block), 1) + 64;
-    ND_REQUIRE(p->finish && p->blocked_a == 0 && (which == ND_PANEL_FLOATS || !p->transpose_a));
-    ND_TRY(nd_fast_grow(&fast->packed, (size_t)(panels * panel_bytes(&c, ND_PANEL_COLS, c.k))));
-    ND_TRY(nd_fast_grow_private(fast, row_bytes + (size_t)(TILE_ROWS * width) * sizeof(int32_t)));
-    c.packed = fast->packed.memory;
-    const int64_t height = p->symmetric ? TRIANGLE_TILE_ROWS : TILE_ROWS;
+    const int which = p->a.dtype == ND_F32    ? ND_PANEL_FLOATS
+                      : p->a.dtype == ND_BF16 ? ND_PANEL_BF16
+                      : p->ternary            ? ND_PANEL_CODES
+                                              : ND_PANEL_WORDS;
+    return fast->panels && fast->panels[which].multiply ? &fast->panels[which] : NULL;
+}
+
+/* Prepares the calls, their packed columns one after another. Errors: ND_ENOMEM. */
+static nd_status prepare(nd_cpu_fast *fast, const nd_product *p, int count, panel_call *calls,
+                         int64_t panels)
+{
+    const nd_panel_kind *kind = nd_panel_kind_of(fast, p);
+    size_t bytes = 0, offsets[ND_PRODUCTS_MAX];
+    for (int i = 0; i < count; i++) {
+        ND_REQUIRE(p[i].finish && p[i].blocked_a == 0 &&
+                   (p[i].a.dtype != ND_I8 || !p[i].transpose_a));
+        calls[i] = (panel_call){.p = &p[i], .kind = kind};
+        calls[i].k = nd_fast_ceil(p[i].k, kind->step) * kind->step;
+        calls[i].block = nd_fast_min(kind->block, calls[i].k);
+        offsets[i] = bytes;
+        bytes += (size_t)(panels * panel_bytes(&calls[i], kind->cols, calls[i].k));
+    }
+    ND_TRY(nd_fast_grow(&fast->packed, bytes));
+    for (int i = 0; i < count; i++)
+        calls[i].packed = (char *)fast->packed.memory + offsets[i];
+    return ND_OK;
+}
+
+/* The tiles of c, which the threads of a parallel region share. */
+static void run_tiles(const nd_cpu_fast *fast, const panel_call *calls, int count, nd_tile empty,
+                      char *rows)
+{
+    const nd_product *p = calls->p;
+    const int64_t height = empty.rows;
     const int64_t col_count = nd_fast_ceil(p->n, TILE_COLS), row_count = nd_fast_ceil(p->m, height);
+    if (calls->kind->begin)
+        calls->kind->begin();
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t index = 0; index < row_count * col_count; index++) {
+        /* Starts with the lowest rows of a triangle, which are the longest. */
+        const int64_t at = p->symmetric ? row_count * col_count - 1 - index : index;
+        nd_tile tile = empty;
+        tile.row = at % row_count * height;
+        tile.col = at / row_count * TILE_COLS;
+        tile.rows = nd_fast_min(height, p->m - tile.row);
+        tile.cols = nd_fast_min(TILE_COLS, p->n - tile.col);
+        if (p->symmetric && tile.col >= tile.row + tile.rows)
+            continue;
+        for (int i = 0; i < count; i++) {
+            run_tile(&calls[i], tile, rows);
+            calls[i].p->finish(fast->kernels, calls[i].p->context, tile);
+        }
+    }
+    if (calls->kind->end)
+        calls->kind->end();
+}
+
+/* Rows of a tile: many, for which packed columns are read once, if each thread has two such tiles.
+ */
+static int64_t tile_rows(const nd_cpu_fast *fast, const nd_panel_kind *kind, const nd_product *p)
+{
+    const int64_t col_count = nd_fast_ceil(p->n, TILE_COLS);
+    if (p->symmetric)
+        return nd_fast_ceil(TRIANGLE_TILE_ROWS, kind->rows) * kind->rows;
+    return nd_fast_ceil(p->m, TILE_ROWS) * col_count >= 2 * fast->threads ? TILE_ROWS
+                                                                          : SHORT_TILE_ROWS;
+}
+
+nd_status nd_panel_multiply(nd_cpu_fast *fast, const nd_product *p, int count)
+{
+    const nd_panel_kind *kind = nd_panel_kind_of(fast, p);
+    panel_call calls[ND_PRODUCTS_MAX];
+    ND_REQUIRE(kind && count <= ND_PRODUCTS_MAX);
+    const int64_t panels = nd_fast_ceil(p->n, kind->cols);
+    ND_TRY(prepare(fast, p, count, calls, panels));
+    const int64_t height = tile_rows(fast, kind, p);
+    const int64_t stride = nd_fast_min(TILE_COLS, panels * kind->cols) + LINE;
+    const size_t row_bytes = nd_fast_bytes(panel_bytes(calls, height, calls->block), 1) + 64;
+    ND_TRY(nd_fast_grow_private(fast, row_bytes + (size_t)(height * stride) * sizeof(int32_t)));
 #pragma omp parallel num_threads(fast->threads)
     {
         char *rows = fast->private[nd_fast_thread()].memory;
 #pragma omp for schedule(static)
-        for (int64_t panel = 0; panel < panels; panel++)
-            pack_columns(&c, panel, fast->packed.memory);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t index = 0; index < row_count * col_count; index++) {
-            /* Starts with the lowest rows of a triangle, which are the longest. */
-            const int64_t at = p->symmetric ? row_count * col_count - 1 - index : index;
-            nd_tile tile = {.row = at / col_count * height,
-                            .col = at % col_count * TILE_COLS,
-                            .stride = width,
-                            .values = rows + row_bytes};
-            tile.rows = nd_fast_min(height, p->m - tile.row);
-            tile.cols = nd_fast_min(TILE_COLS, p->n - tile.col);
-            if (p->symmetric && tile.col >= tile.row + tile.rows)
-                continue;
-            run_tile(&c, tile, rows);
-            p->finish(fast->kernels, p->context, tile);
-        }
+        for (int64_t panel = 0; panel < count * panels; panel++)
+            pack_columns(&calls[panel / panels], panel % panels);
+        run_tiles(fast, calls, count,
+                  (nd_tile){.rows = height, .stride = stride, .values = rows + row_bytes}, rows);
     }
     return ND_OK;
 }

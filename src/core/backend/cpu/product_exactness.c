@@ -81,17 +81,22 @@ static nd_status check(nd_cpu_fast *fast, operands *o, bool ternary, bool transp
 nd_status nd_fast_check_products(nd_cpu_fast *fast)
 {
     nd_fast_arena private[1] = {{0}};
-    nd_cpu_fast probe = {.kernels = fast->kernels,
+    nd_cpu_fast probe = {.isa = fast->isa,
+                         .kernels = fast->kernels,
                          .threads = 1,
                          .panels = fast->panels,
-                         .exact_ternary = true, /* selects oneDNN's own products */
+                         .exact_ternary = true, /* no products in floats instead */
                          .exact_int8 = true,
                          .private = private};
     bool exact[2] = {true, true};
     operands *o = malloc(sizeof *o);
-    nd_status status = o ? nd_matmul_cache_create(1, &probe.matmuls)
+    nd_status status = o ? nd_matmul_cache_create(1, NULL, &probe.matmuls)
                          : ND_FAIL(ND_ENOMEM, "no memory to check products");
     for (int i = 0; status == ND_OK && i < 4; i++)
+        status = check(&probe, o, i % 2, i / 2, &exact[i % 2]);
+    if (fast->panels && fast->isa >= ND_CPU_ISA_AVX512_VNNI) /* oneDNN does those of few rows */
+        probe.panels = NULL;
+    for (int i = 0; status == ND_OK && fast->panels && !probe.panels && i < 4; i++)
         status = check(&probe, o, i % 2, i / 2, &exact[i % 2]);
     fast->exact_int8 = exact[0];
     fast->exact_ternary = exact[1];
