@@ -63,17 +63,19 @@ static void softmax_block(const nd_fast_kernels *k, const forward_call *c, forwa
         const bool padding = nd_attention_padding(p, row, rows.count);
         const int64_t index = rows.first + (padding ? 0 : row % p->queries);
         const int64_t visible = padding ? 1 : nd_attention_visible(&p->shape, index);
-        float shift;
-        const double sum = k->softmax_tiles(s.scores + row * ND_KEY_TILE, stride, ND_KEY_TILE,
-                                            visible, tiles * ND_KEY_TILE, p->scale, &shift);
+        const int64_t at = row * ND_KEY_TILE, total = tiles * ND_KEY_TILE;
+        float *scores = s.scores + at, shift;
+        const double sum =
+            p->dtype == ND_BF16
+                ? k->softmax_tiles_bf16((uint16_t *)s.probabilities + at, scores, stride, visible,
+                                        total, p->scale, &shift)
+                : k->softmax_tiles(scores, stride, ND_KEY_TILE, visible, total, p->scale, &shift);
         inverse_sum[row] = (float)(1.0 / sum);
         if (padding)
             continue;
         const int64_t head = kv_head * p->group + row / p->queries;
         ((float *)c->lse.data)[index * p->shape.heads + head] = (float)((double)shift + log(sum));
     }
-    if (p->dtype == ND_BF16)
-        k->store_bf16((uint16_t *)s.probabilities, s.scores, tiles * stride);
 }
 
 /* The number of key tiles visible to the last of these rows. */

@@ -9,7 +9,7 @@
 
 /* Blocks are multiples of ND_ROW_STEP rows: oneDNN's f32 kernels for AVX2 sum remainder rows in
  * another order, and a row's result must not depend on its position in a block. */
-enum { ND_KEY_TILE = 128, ND_BLOCK_ROWS = 64, ND_ROW_STEP = 16 };
+enum { ND_KEY_TILE = ND_SOFTMAX_TILE, ND_BLOCK_ROWS = 64, ND_ROW_STEP = 16 };
 
 typedef struct nd_attention_plan {
     nd_attention_shape shape;

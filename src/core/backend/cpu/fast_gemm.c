@@ -4,31 +4,41 @@
 
 #include <string.h>
 
+/* Elements [at, at + n) of f->c: plus sums times factor if it accumulates, else just that. */
+static void finish_scaled_row(const nd_fast_kernels *k, const nd_scaled_sums *f, int64_t at,
+                              const int32_t *sums, float factor, int64_t n)
+{
+    float values[1024], before[1024];
+    for (int64_t j = 0; j < n; j += 1024) {
+        const int64_t count = nd_fast_min(1024, n - j);
+        float *target = nd_fast_target(f->c, at + j, values);
+        if (f->accumulate) {
+            const float *start = nd_fast_load(k, nd_as_const(f->c), at + j, count, before);
+            k->load_i32(values, sums + j, factor, count);
+            k->add(target, start, values, count);
+        } else {
+            k->load_i32(target, sums + j, factor, count);
+        }
+        nd_fast_store(k, f->c, at + j, count, target);
+    }
+}
+
 void nd_fast_finish_scaled(const nd_fast_kernels *k, const void *context, nd_tile tile)
 {
     const nd_scaled_sums *f = context;
+    const bool rounds = f->c.dtype == ND_BF16 && !f->accumulate;
     for (int64_t i = 0; i < tile.rows; i++) {
         const int32_t *sums = (const int32_t *)tile.values + i * tile.stride;
         const int64_t at = (tile.row + i) * f->c.cols + tile.col;
         const float factor = (float)((double)f->scale * (double)f->largest[tile.row + i] / 127.0);
-        if (f->c.dtype == ND_BF16 && !f->accumulate) {
-            k->load_i32_as_bf16((uint16_t *)f->c.data + at, sums, factor, tile.cols);
-            continue;
-        }
-        float values[1024], before[1024];
-        for (int64_t j = 0; j < tile.cols; j += 1024) {
-            const int64_t n = nd_fast_min(1024, tile.cols - j);
-            float *target = nd_fast_target(f->c, at + j, values);
-            if (f->accumulate) {
-                const float *start = nd_fast_load(k, nd_as_const(f->c), at + j, n, before);
-                k->load_i32(values, sums + j, factor, n);
-                k->add(target, start, values, n);
-            } else {
-                k->load_i32(target, sums + j, factor, n);
-            }
-            nd_fast_store(k, f->c, at + j, n, target);
-        }
+        if (rounds)
+            (f->stream ? k->stream_i32_as_bf16 : k->load_i32_as_bf16)((uint16_t *)f->c.data + at,
+                                                                      sums, factor, tile.cols);
+        else
+            finish_scaled_row(k, f, at, sums, factor, tile.cols);
     }
+    if (rounds && f->stream)
+        k->drain();
 }
 
 /* Group-scaled sums: the product of one group of inputs at a time, added in f32 with the group's
@@ -113,7 +123,10 @@ static nd_status ternary_gemm_onednn(nd_backend *b, nd_view y, nd_cview q, nd_cv
     ND_REQUIRE(c.dtype == ND_I8 && nd_scales_fit(c, s));
     if (!nd_single_scale(s))
         return ternary_gemm_groups(fast, y, q, a, c, s);
-    const nd_scaled_sums context = {y, *(const float *)s.data, a.data, false};
+    const nd_scaled_sums context = {.c = y,
+                                    .scale = *(const float *)s.data,
+                                    .largest = a.data,
+                                    .stream = nd_fast_streams(fast, y)};
     const nd_product product = {.m = q.rows,
                                 .n = c.rows,
                                 .k = q.cols,
@@ -139,6 +152,10 @@ static void finish_blend(const nd_fast_kernels *k, const void *context, nd_tile 
     for (int64_t i = 0; i < tile.rows; i++) {
         float *values = (float *)tile.values + i * tile.stride;
         const int64_t at = (tile.row + i) * f->c.cols + tile.col;
+        if (f->c.dtype == ND_BF16 && f->alpha == 1.0f && f->beta == 0.0f) {
+            k->store_bf16((uint16_t *)f->c.data + at, values, tile.cols);
+            continue;
+        }
         float buffer[1024];
         for (int64_t j = 0; j < tile.cols; j += 1024) {
             const int64_t n = nd_fast_min(1024, tile.cols - j);

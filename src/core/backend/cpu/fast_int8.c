@@ -33,7 +33,11 @@ static nd_status ternary_gemm_dx_int8_onednn(nd_backend *b, nd_view dx, nd_cview
     int8_t *codes = fast->shared.memory;
     float *largest = (float *)(codes + code_bytes);
     encode_rows(fast, codes, largest, dy);
-    const nd_scaled_sums context = {dx, *(const float *)s.data, largest, beta != 0.0f};
+    const nd_scaled_sums context = {.c = dx,
+                                    .scale = *(const float *)s.data,
+                                    .largest = largest,
+                                    .accumulate = beta != 0.0f,
+                                    .stream = nd_fast_streams(fast, dx)};
     const nd_product product = {.m = dy.rows,
                                 .n = c.cols,
                                 .k = c.rows,
@@ -55,11 +59,11 @@ typedef struct token_block {
     float *largest; /* [out] */
 } token_block;
 
-/* One strip of outputs. */
+/* One panel of outputs, which stays in cache between its maxima and its codes. */
 static void encode_columns(const nd_fast_kernels *k, const token_block *x, int64_t output)
 {
-    const int64_t n = nd_fast_min(ND_STRIP, x->dy.cols - output);
-    float token_factors[ND_INT8_TOKENS], factors[ND_STRIP], *largest = x->largest + output;
+    const int64_t n = nd_fast_min(ND_PANEL, x->dy.cols - output);
+    float token_factors[ND_INT8_TOKENS], factors[ND_PANEL], *largest = x->largest + output;
     for (int64_t t = 0; t < x->tokens; t++)
         token_factors[t] = x->a[x->first + t] / 127.0f;
     nd_scaled_rows rows = {.first = nd_element_at(x->dy, x->first * x->dy.cols + output),
@@ -67,15 +71,17 @@ static void encode_columns(const nd_fast_kernels *k, const token_block *x, int64
                            .stride = x->dy.cols,
                            .rows = x->tokens,
                            .bf16 = x->dy.dtype == ND_BF16};
-    k->max_strip(largest, &rows, n);
+    k->max_panel(largest, &rows, n);
     for (int64_t i = 0; i < n; i++)
         factors[i] = nd_state_factor(127.0f, largest[i]);
-    for (int64_t from = 0; from < x->tokens; from += ND_STRIP) {
-        rows.first = nd_element_at(x->dy, (x->first + from) * x->dy.cols + output);
-        rows.factors = token_factors + from;
-        rows.rows = nd_fast_min(ND_STRIP, x->tokens - from);
-        k->quantize_strip(x->codes + output * x->stride + from, x->stride, &rows, factors, n);
-    }
+    for (int64_t i = 0; i < n; i += ND_STRIP)
+        for (int64_t from = 0; from < x->tokens; from += ND_STRIP) {
+            rows.first = nd_element_at(x->dy, (x->first + from) * x->dy.cols + output + i);
+            rows.factors = token_factors + from;
+            rows.rows = nd_fast_min(ND_STRIP, x->tokens - from);
+            k->quantize_strip(x->codes + (output + i) * x->stride + from, x->stride, &rows,
+                              factors + i, nd_fast_min(ND_STRIP, n - i));
+        }
 }
 
 /* dw += dyᵀ x over some blocks of tokens, of which the first overwrites unless `accumulate`. */
@@ -84,9 +90,10 @@ static nd_status add_blocks(nd_cpu_fast *fast, nd_view dw, const token_block *x,
 {
     nd_product products[ND_PRODUCTS_MAX];
     nd_scaled_sums contexts[ND_PRODUCTS_MAX];
-    const int64_t strips = nd_fast_ceil(dw.rows, ND_STRIP), n = dw.cols;
+    const int64_t panels = nd_fast_ceil(dw.rows, ND_PANEL), n = dw.cols;
     for (int i = 0; i < count; i++) {
-        contexts[i] = (nd_scaled_sums){dw, 1.0f, x[i].largest, accumulate || i > 0};
+        contexts[i] = (nd_scaled_sums){
+            .c = dw, .scale = 1.0f, .largest = x[i].largest, .accumulate = accumulate || i > 0};
         products[i] = (nd_product){
             .m = dw.rows,
             .n = n,
@@ -98,8 +105,8 @@ static nd_status add_blocks(nd_cpu_fast *fast, nd_view dw, const token_block *x,
             .context = &contexts[i]};
     }
 #pragma omp parallel for num_threads(nd_fast_team(fast, dw.rows *count * x->tokens))
-    for (int64_t item = 0; item < count * strips; item++)
-        encode_columns(fast->kernels, &x[item / strips], item % strips * ND_STRIP);
+    for (int64_t item = 0; item < count * panels; item++)
+        encode_columns(fast->kernels, &x[item / panels], item % panels * ND_PANEL);
     return nd_fast_multiply_several(fast, products, count);
 }
 

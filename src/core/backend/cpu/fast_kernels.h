@@ -15,7 +15,9 @@
 
 enum {
     ND_NIBBLES_MAX = 128, /* in one call of decode_nibbles */
-    ND_STRIP = 64         /* rows and columns that are quantized together */
+    ND_SOFTMAX_TILE = 128,
+    ND_STRIP = 64, /* rows and columns that are quantized together */
+    ND_PANEL = 128 /* columns whose maxima are found together */
 };
 
 /* Rows of f32 or bf16, `stride` elements apart, each with a factor. */
@@ -58,10 +60,13 @@ typedef struct nd_fast_kernels {
     void (*i8_to_bf16)(uint16_t *y, const int8_t *x, int64_t n);
     void (*load_i32)(float *y, const int32_t *x, float scale, int64_t n); /* y = scale x */
     void (*load_i32_as_bf16)(uint16_t *y, const int32_t *x, float scale, int64_t n);
+    /* The same, past the caches where y is aligned to 64 bytes: for more than they hold. */
+    void (*stream_i32_as_bf16)(uint16_t *y, const int32_t *x, float scale, int64_t n);
+    void (*drain)(void); /* after streaming, before another thread may read */
     void (*add_i32)(float *y, const int32_t *x, const float *scale, int64_t n); /* y += scale x */
     void (*quantize)(int8_t *q, const float *x, float factor, int64_t n);
-    /* largest[j] = the largest |factor x| of column j < n <= ND_STRIP; NaN when there is one. */
-    void (*max_strip)(float *largest, const nd_scaled_rows *x, int64_t n);
+    /* largest[j] = the largest |factor x| of column j < n <= ND_PANEL; NaN when there is one. */
+    void (*max_panel)(float *largest, const nd_scaled_rows *x, int64_t n);
     /* The transpose of these columns of at most ND_STRIP rows: q[j stride + i] is quantize of row
      * i's factor x, with factors[j]. */
     void (*quantize_strip)(int8_t *q, int64_t stride, const nd_scaled_rows *x, const float *factors,
@@ -115,6 +120,9 @@ typedef struct nd_fast_kernels {
      * sum. */
     double (*softmax_tiles)(float *x, int64_t stride, int64_t width, int64_t visible, int64_t total,
                             float s, float *shift);
+    /* The same into bf16, in tiles of ND_SOFTMAX_TILE columns. */
+    double (*softmax_tiles_bf16)(uint16_t *narrow, const float *x, int64_t stride, int64_t visible,
+                                 int64_t total, float s, float *shift);
     /* Rows of scores p and of d = dout v, one row a key and one column a query, turn into the
      * probabilities exp(s p - lse[i]) and their gradients p (d - delta[i]) s. */
     void (*attention_gradient)(float *p, float *d, const float *lse, const float *delta, float s,

@@ -149,6 +149,32 @@ static void load_i32_as_bf16(uint16_t *y, const int32_t *x, float scale, int64_t
     }
 }
 
+/* Rows of whole lines past the caches: such a row is written but not read first. */
+static void stream_i32_as_bf16(uint16_t *y, const int32_t *x, float scale, int64_t n)
+{
+    int64_t i = 0;
+#ifdef __AVX512BF16__
+    const __m512 factor = _mm512_set1_ps(scale);
+    for (; ((uintptr_t)y & 63) == 0 && i + 32 <= n; i += 32) {
+        const __m512 low = _mm512_cvtepi32_ps(_mm512_loadu_si512(x + i));
+        const __m512 high = _mm512_cvtepi32_ps(_mm512_loadu_si512(x + i + 16));
+        const __m512bh rounded =
+            _mm512_cvtne2ps_pbh(_mm512_mul_ps(factor, high), _mm512_mul_ps(factor, low));
+        __m512i line;
+        memcpy(&line, &rounded, sizeof line);
+        _mm512_stream_si512((void *)(y + i), line);
+    }
+#endif
+    load_i32_as_bf16(y + i, x + i, scale, n - i);
+}
+
+static void drain(void)
+{
+#ifdef __AVX512BF16__
+    _mm_sfence();
+#endif
+}
+
 static void add_i32(float *y, const int32_t *x, const float *scale, int64_t n)
 {
 #pragma omp simd
@@ -214,8 +240,8 @@ static inline float gradient_at(const nd_scaled_rows *x, bool bf16, int64_t row,
 /* The bits of magnitudes compare like the floats, with NaN above infinity. */
 static inline void max_columns_of(float *largest, const nd_scaled_rows *x, bool bf16, int64_t n)
 {
-    uint32_t bits[ND_STRIP];
-    memset(bits, 0, sizeof bits);
+    uint32_t bits[ND_PANEL];
+    memset(bits, 0, (size_t)n * sizeof *bits);
     for (int64_t row = 0; row < x->rows; row++)
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
@@ -225,14 +251,14 @@ static inline void max_columns_of(float *largest, const nd_scaled_rows *x, bool 
     memcpy(largest, bits, (size_t)n * sizeof *largest);
 }
 
-static void max_strip(float *largest, const nd_scaled_rows *x, int64_t n)
+static void max_columns_of_panel(float *largest, const nd_scaled_rows *x, int64_t n)
 {
-    if (n < ND_STRIP)
+    if (n < ND_PANEL)
         max_columns_of(largest, x, x->bf16, n);
     else if (x->bf16)
-        max_columns_of(largest, x, true, ND_STRIP);
+        max_columns_of(largest, x, true, ND_PANEL);
     else
-        max_columns_of(largest, x, false, ND_STRIP);
+        max_columns_of(largest, x, false, ND_PANEL);
 }
 
 static inline void quantize_columns_of(int8_t *q, const nd_scaled_rows *x, bool bf16,
@@ -351,25 +377,41 @@ SUM(dot3, (double)(x[i] * y[i]) * (double)z[i], const float *x, const float *y, 
 #undef SUM
 
 /* By lanes: a maximum that may meet NaN is not a reduction that every compiler vectorises. */
+enum { ND_LANES = 16 };
+typedef float max_lanes __attribute__((vector_size(ND_LANES * sizeof(float))));
+
+/* The lanes of *maxima, or larger values at x, one vector after another; the rest is padded. */
+static inline void max_by_lanes(max_lanes *maxima, const float *x, int64_t n)
+{
+    typedef int32_t mask __attribute__((vector_size(ND_LANES * sizeof(int32_t))));
+    const float least = -INFINITY;
+    for (int64_t i = 0; i < n; i += ND_LANES) {
+        max_lanes next = least + (max_lanes){0};
+        if (i + ND_LANES <= n)
+            memcpy(&next, x + i, sizeof next);
+        else
+            memcpy(&next, x + i, (size_t)(n - i) * sizeof *x);
+        const mask above = next > *maxima;
+        *maxima = (max_lanes)(((mask)next & above) | ((mask)*maxima & ~above));
+    }
+}
+
+static inline float max_of_lanes(const max_lanes *maxima)
+{
+    float lanes[ND_LANES];
+    memcpy(lanes, maxima, sizeof lanes);
+    for (int width = ND_LANES / 2; width > 0; width /= 2)
+        for (int j = 0; j < width; j++)
+            lanes[j] = lanes[j + width] > lanes[j] ? lanes[j + width] : lanes[j];
+    return lanes[0];
+}
+
 static float max_of(const float *x, int64_t n)
 {
-    enum { LANES = 16 };
-    typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
-    typedef int32_t mask __attribute__((vector_size(LANES * sizeof(int32_t))));
-    float largest = -INFINITY;
-    lanes maxima = largest + (lanes){0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        lanes next;
-        memcpy(&next, x + i, sizeof next);
-        const mask above = next > maxima;
-        maxima = (lanes)(((mask)next & above) | ((mask)maxima & ~above));
-    }
-    for (int j = 0; j < LANES; j++)
-        largest = maxima[j] > largest ? maxima[j] : largest;
-    for (; i < n; i++)
-        largest = x[i] > largest ? x[i] : largest;
-    return largest;
+    const float least = -INFINITY;
+    max_lanes maxima = least + (max_lanes){0};
+    max_by_lanes(&maxima, x, n);
+    return max_of_lanes(&maxima);
 }
 
 static void scale(float *y, const float *x, float s, int64_t n)
@@ -520,9 +562,11 @@ static const nd_fast_kernels table = {
     .i8_to_bf16 = i8_to_bf16,
     .load_i32 = load_i32,
     .load_i32_as_bf16 = load_i32_as_bf16,
+    .stream_i32_as_bf16 = stream_i32_as_bf16,
+    .drain = drain,
     .add_i32 = add_i32,
     .quantize = quantize,
-    .max_strip = max_strip,
+    .max_panel = max_columns_of_panel,
     .quantize_strip = quantize_strip,
     .transpose_bf16 = transpose_bf16,
     .ternarize = ternarize,
@@ -549,6 +593,7 @@ static const nd_fast_kernels table = {
     .softmax_moments = softmax_moments,
     .softmax_gradient = softmax_gradient,
     .softmax_tiles = softmax_tiles,
+    .softmax_tiles_bf16 = softmax_tiles_bf16,
     .attention_gradient = attention_gradient,
     .attention_gradient_bf16 = attention_gradient_bf16,
     .dot_short = dot_short,

@@ -1,18 +1,38 @@
 /* The softmax kernels of the loss and of attention, included by fast_kernels_body.h. */
-static double exp_sum(float *y, const float *x, float s, float shift, int64_t n)
+/* Adds exp(s x - shift) by lanes, which a row sums once: a sum over lanes takes as long as ten
+ * vectors. */
+static inline void exp_by_lanes(double *totals, float *y, const float *x, float s, float shift,
+                                int64_t n)
 {
-    double total = 0.0;
-    for (int64_t start = 0; start < n; start += 4096) {
-        const int64_t end = n - start < 4096 ? n : start + 4096;
-        float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = start; i < end; i++) {
-            y[i] = exp_fast(s * x[i] - shift);
-            sum += y[i];
+    float sums[ND_LANES] = {0}, rest[ND_LANES] = {0};
+    int64_t i = 0;
+    for (; i + ND_LANES <= n; i += ND_LANES)
+#pragma omp simd
+        for (int64_t j = 0; j < ND_LANES; j++) {
+            const float e = exp_fast(s * x[i + j] - shift);
+            y[i + j] = e;
+            sums[j] += e;
         }
-        total += (double)sum;
+    if (i < n) {
+        memcpy(rest, x + i, (size_t)(n - i) * sizeof *x);
+#pragma omp simd
+        for (int64_t j = 0; j < ND_LANES; j++) {
+            rest[j] = select_float(i + j < n, exp_fast(s * rest[j] - shift), 0.0f);
+            sums[j] += rest[j];
+        }
+        memcpy(y + i, rest, (size_t)(n - i) * sizeof *y);
     }
-    return total;
+#pragma omp simd
+    for (int64_t j = 0; j < ND_LANES; j++)
+        totals[j] += (double)sums[j];
+}
+
+static inline double sum_of_lanes(double *lanes)
+{
+    for (int width = ND_LANES / 2; width > 0; width /= 2)
+        for (int j = 0; j < width; j++)
+            lanes[j] += lanes[j + width];
+    return lanes[0];
 }
 
 static void softmax_moments(float *e, const float *x, float largest, double *sum, double *tilt,
@@ -44,27 +64,47 @@ static void softmax_gradient(float *x, const float *e, const nd_softmax_gradient
         x[i] = e[i] * (c.base + c.slope * (x[i] - c.lse)) - c.floor;
 }
 
+static float max_of_tiles(const float *x, int64_t stride, int64_t width, int64_t visible)
+{
+    const float least = -INFINITY;
+    max_lanes maxima = least + (max_lanes){0};
+    for (int64_t at = 0; at < visible; at += width)
+        max_by_lanes(&maxima, x + at / width * stride, visible - at < width ? visible - at : width);
+    return max_of_lanes(&maxima);
+}
+
 static double softmax_tiles(float *x, int64_t stride, int64_t width, int64_t visible, int64_t total,
                             float s, float *shift)
 {
-    float largest = -INFINITY;
-    for (int64_t at = 0; at < visible; at += width) {
-        const float *tile = x + at / width * stride;
-        const int64_t n = visible - at < width ? visible - at : width;
-        const float found = max_of(tile, n);
-        largest = found > largest ? found : largest;
-    }
-    *shift = s * largest;
-    double sum = 0.0;
+    double totals[ND_LANES] = {0};
+    *shift = s * max_of_tiles(x, stride, width, visible);
     for (int64_t at = 0; at < total; at += width) {
         float *tile = x + at / width * stride;
         const int64_t left = visible - at;
         const int64_t n = left < 0 ? 0 : left < width ? left : width;
-        sum += exp_sum(tile, tile, s, *shift, n);
+        for (int64_t i = 0; i < n; i += ND_SOFTMAX_TILE)
+            exp_by_lanes(totals, tile + i, tile + i, s, *shift,
+                         n - i < ND_SOFTMAX_TILE ? n - i : ND_SOFTMAX_TILE);
         for (int64_t i = n; i < width; i++)
             tile[i] = 0.0f;
     }
-    return sum;
+    return sum_of_lanes(totals);
+}
+
+static double softmax_tiles_bf16(uint16_t *narrow, const float *x, int64_t stride, int64_t visible,
+                                 int64_t total, float s, float *shift)
+{
+    double totals[ND_LANES] = {0};
+    *shift = s * max_of_tiles(x, stride, ND_SOFTMAX_TILE, visible);
+    for (int64_t at = 0; at < total; at += ND_SOFTMAX_TILE, x += stride, narrow += stride) {
+        const int64_t left = visible - at;
+        const int64_t n = left < 0 ? 0 : left < ND_SOFTMAX_TILE ? left : ND_SOFTMAX_TILE;
+        float row[ND_SOFTMAX_TILE];
+        exp_by_lanes(totals, row, x, s, *shift, n);
+        store_bf16(narrow, row, n);
+        memset(narrow + n, 0, (size_t)(ND_SOFTMAX_TILE - n) * sizeof *narrow);
+    }
+    return sum_of_lanes(totals);
 }
 
 static void attention_gradient(float *p, float *d, const float *lse, const float *delta, float s,

@@ -23,6 +23,14 @@ int64_t nd_fast_tile_rows(int64_t m);
 /* The dtype for a product of floats: bf16 if requested and fast on this CPU, else f32. */
 nd_dtype nd_fast_product_dtype(const nd_cpu_fast *fast, bool bf16);
 
+/* Whether a result is so large that it had better not be read into the caches to be written: where
+ * AMX multiplies, memory is what a product waits for. */
+static inline bool nd_fast_streams(const nd_cpu_fast *fast, nd_view c)
+{
+    enum { MIN_BYTES = 2 << 20 };
+    return fast->isa == ND_CPU_ISA_AMX && nd_view_bytes(nd_as_const(c)) >= MIN_BYTES;
+}
+
 /* A product's `finish`: row i of exact integer sums times scale * largest[i] / 127, stored in c or
  * added to it. */
 typedef struct nd_scaled_sums {
@@ -30,6 +38,7 @@ typedef struct nd_scaled_sums {
     float scale;
     const float *largest; /* [rows] */
     bool accumulate;
+    bool stream; /* past the caches */
 } nd_scaled_sums;
 void nd_fast_finish_scaled(const nd_fast_kernels *k, const void *context, nd_tile tile);
 

@@ -80,14 +80,14 @@ static nd_status swiglu_backward_fast(nd_backend *b, nd_view dgate, nd_view dup,
     ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = gate.cols;
-    ND_TRY(nd_fast_grow_private(fast, 5 * nd_fast_bytes(n, sizeof(float))));
+    ND_TRY(nd_fast_grow_private(fast, 3 * nd_fast_bytes(n, sizeof(float))));
 #pragma omp parallel for num_threads(nd_fast_team(fast, gate.rows *n))
     for (int64_t t = 0; t < gate.rows; t++) {
         const int thread = nd_fast_thread();
         const float *g = nd_fast_load(k, gate, t * n, n, nd_fast_buffer(fast, thread, 0, n));
         const float *u = nd_fast_load(k, up, t * n, n, nd_fast_buffer(fast, thread, 1, n));
         const float *d = nd_fast_load(k, dh, t * n, n, nd_fast_buffer(fast, thread, 2, n));
-        gate_row_backward(fast, dgate, dup, d, g, u, t, nd_fast_buffer(fast, thread, 3, n));
+        gate_row_backward(fast, dgate, dup, d, g, u, t, nd_fast_buffer(fast, thread, 0, n));
     }
     return ND_OK;
 }
@@ -107,13 +107,15 @@ static void fused_row_backward(const nd_cpu_fast *fast, const fused_backward *f,
     const float *g = nd_fast_load(k, f->gate, t * n, n, nd_fast_buffer(fast, thread, 0, n));
     const float *u = nd_fast_load(k, f->up, t * n, n, nd_fast_buffer(fast, thread, 1, n));
     const float *dy = nd_fast_load(k, f->dy, t * n, n, nd_fast_buffer(fast, thread, 2, n));
-    float *hidden = nd_fast_buffer(fast, thread, 3, n), *dh = nd_fast_buffer(fast, thread, 4, n);
+    float *hidden = nd_fast_buffer(fast, thread, 3, n);
     k->swiglu(hidden, g, u, n);
     const float r = f->r[t];
     const double mean = k->dot3(dy, f->w, hidden, n) / (double)n;
     k->multiply_add(dw, dy, hidden, r, n);
-    k->norm_backward(dh, dy, hidden, f->w, r, (float)((double)r * (double)r * (double)r * mean), n);
-    gate_row_backward(fast, f->dgate, f->dup, dh, g, u, t, nd_fast_buffer(fast, thread, 5, n));
+    k->norm_backward(hidden, dy, hidden, f->w, r, (float)((double)r * (double)r * (double)r * mean),
+                     n);
+    /* Over copies of gate and up: a row's buffers fill the first-level cache. */
+    gate_row_backward(fast, f->dgate, f->dup, hidden, g, u, t, nd_fast_buffer(fast, thread, 0, n));
 }
 
 static nd_status swiglu_rmsnorm_backward_fast(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,
@@ -133,7 +135,7 @@ static nd_status swiglu_rmsnorm_backward_fast(nd_backend *b, nd_view dgate, nd_v
     const int64_t blocks = nd_fast_ceil(gate.rows, rows);
     nd_fast_weights weights;
     ND_TRY(nd_fast_load_weights(fast, w, nd_fast_bytes(blocks * n, sizeof(float)), &weights));
-    ND_TRY(nd_fast_grow_private(fast, 7 * nd_fast_bytes(n, sizeof(float))));
+    ND_TRY(nd_fast_grow_private(fast, 4 * nd_fast_bytes(n, sizeof(float))));
     const fused_backward call = {dgate, dup, dy, gate, up, weights.w, r.data};
     float *partial = weights.extra;
 #pragma omp parallel for num_threads(nd_fast_team(fast, gate.rows *n)) schedule(dynamic, 1)
