@@ -101,8 +101,9 @@ typedef struct nd_fast_kernels {
     void (*multiply_add)(float *y, const float *a, const float *b, float s,
                          int64_t n); /* += s a b */
     void (*swiglu)(float *h, const float *gate, const float *up, int64_t n);
+    void (*swiglu_and_sigmoid)(float *h, float *s, const float *gate, const float *up, int64_t n);
     void (*swiglu_backward)(float *dgate, float *dup, const float *dh, const float *gate,
-                            const float *up, int64_t n);
+                            const float *up, const float *sigmoid, int64_t n);
     /* Rotates one head by the angles of one position; sign -1 rotates back. */
     void (*rotate_halves)(float *x, const float *cosine, const float *sine, float sign,
                           int64_t half);

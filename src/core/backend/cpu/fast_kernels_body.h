@@ -464,12 +464,21 @@ static void swiglu(float *h, const float *gate, const float *up, int64_t n)
         h[i] = gate[i] * sigmoid(gate[i]) * up[i];
 }
 
-static void swiglu_backward(float *dgate, float *dup, const float *dh, const float *gate,
-                            const float *up, int64_t n)
+static void swiglu_and_sigmoid(float *h, float *s, const float *gate, const float *up, int64_t n)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        const float s = sigmoid(gate[i]), d = dh[i], z = gate[i];
+        s[i] = sigmoid(gate[i]);
+        h[i] = gate[i] * s[i] * up[i];
+    }
+}
+
+static void swiglu_backward(float *dgate, float *dup, const float *dh, const float *gate,
+                            const float *up, const float *sigmoid_of_gate, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float s = sigmoid_of_gate[i], d = dh[i], z = gate[i];
         dgate[i] = d * up[i] * (s * (1.0f + z * (1.0f - s)));
         dup[i] = d * (z * s);
     }
@@ -587,6 +596,7 @@ static const nd_fast_kernels table = {
     .norm_backward = norm_backward,
     .multiply_add = multiply_add,
     .swiglu = swiglu,
+    .swiglu_and_sigmoid = swiglu_and_sigmoid,
     .swiglu_backward = swiglu_backward,
     .rotate_halves = rotate_halves,
     .rotate_pairs = rotate_pairs,

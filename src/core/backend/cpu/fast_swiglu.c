@@ -56,15 +56,37 @@ static nd_status swiglu_rmsnorm_quantize_fast(nd_backend *b, nd_view q, nd_view 
     return ND_OK;
 }
 
-/* Stores dgate and dup of one row; both may lie over gate and up. */
+/* One row of gate and up, and what comes of them: a thread's buffers, but for what is f32. */
+typedef struct gated_row {
+    const float *gate, *up;
+    float *hidden, *sigmoid;
+} gated_row;
+
+enum { GATED_BUFFERS = 4 };
+
+static gated_row load_gated_row(const nd_cpu_fast *fast, nd_cview gate, nd_cview up, int64_t t)
+{
+    const nd_fast_kernels *k = fast->kernels;
+    const int64_t n = gate.cols;
+    const int thread = nd_fast_thread();
+    const gated_row row = {nd_fast_load(k, gate, t * n, n, nd_fast_buffer(fast, thread, 0, n)),
+                           nd_fast_load(k, up, t * n, n, nd_fast_buffer(fast, thread, 1, n)),
+                           nd_fast_buffer(fast, thread, 2, n), nd_fast_buffer(fast, thread, 3, n)};
+    k->swiglu_and_sigmoid(row.hidden, row.sigmoid, row.gate, row.up, n);
+    return row;
+}
+
+/* Stores dgate and dup of one row, which may lie over gate and up, by way of the buffers of those:
+ * more buffers would not fit the first-level cache. */
 static void gate_row_backward(const nd_cpu_fast *fast, nd_view dgate, nd_view dup, const float *dh,
-                              const float *gate, const float *up, int64_t t, float *buffer)
+                              const gated_row *row, int64_t t)
 {
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = dgate.cols;
-    float *dg = nd_fast_target(dgate, t * n, buffer);
-    float *du = nd_fast_target(dup, t * n, buffer + nd_fast_bytes(n, 4) / 4);
-    k->swiglu_backward(dg, du, dh, gate, up, n);
+    const int thread = nd_fast_thread();
+    float *dg = nd_fast_target(dgate, t * n, nd_fast_buffer(fast, thread, 0, n));
+    float *du = nd_fast_target(dup, t * n, nd_fast_buffer(fast, thread, 1, n));
+    k->swiglu_backward(dg, du, dh, row->gate, row->up, row->sigmoid, n);
     nd_fast_store(k, dgate, t * n, n, dg);
     nd_fast_store(k, dup, t * n, n, du);
 }
@@ -80,14 +102,12 @@ static nd_status swiglu_backward_fast(nd_backend *b, nd_view dgate, nd_view dup,
     ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = gate.cols;
-    ND_TRY(nd_fast_grow_private(fast, 3 * nd_fast_bytes(n, sizeof(float))));
+    ND_TRY(nd_fast_grow_private(fast, (GATED_BUFFERS + 1) * nd_fast_bytes(n, sizeof(float))));
 #pragma omp parallel for num_threads(nd_fast_team(fast, gate.rows *n))
     for (int64_t t = 0; t < gate.rows; t++) {
-        const int thread = nd_fast_thread();
-        const float *g = nd_fast_load(k, gate, t * n, n, nd_fast_buffer(fast, thread, 0, n));
-        const float *u = nd_fast_load(k, up, t * n, n, nd_fast_buffer(fast, thread, 1, n));
-        const float *d = nd_fast_load(k, dh, t * n, n, nd_fast_buffer(fast, thread, 2, n));
-        gate_row_backward(fast, dgate, dup, d, g, u, t, nd_fast_buffer(fast, thread, 0, n));
+        float *buffer = nd_fast_buffer(fast, nd_fast_thread(), GATED_BUFFERS, n);
+        const gated_row row = load_gated_row(fast, gate, up, t);
+        gate_row_backward(fast, dgate, dup, nd_fast_load(k, dh, t * n, n, buffer), &row, t);
     }
     return ND_OK;
 }
@@ -103,19 +123,16 @@ static void fused_row_backward(const nd_cpu_fast *fast, const fused_backward *f,
 {
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = f->gate.cols;
-    const int thread = nd_fast_thread();
-    const float *g = nd_fast_load(k, f->gate, t * n, n, nd_fast_buffer(fast, thread, 0, n));
-    const float *u = nd_fast_load(k, f->up, t * n, n, nd_fast_buffer(fast, thread, 1, n));
-    const float *dy = nd_fast_load(k, f->dy, t * n, n, nd_fast_buffer(fast, thread, 2, n));
-    float *hidden = nd_fast_buffer(fast, thread, 3, n);
-    k->swiglu(hidden, g, u, n);
+    float *buffer = nd_fast_buffer(fast, nd_fast_thread(), GATED_BUFFERS, n);
+    const float *dy = nd_fast_load(k, f->dy, t * n, n, buffer);
+    const gated_row row = load_gated_row(fast, f->gate, f->up, t);
     const float r = f->r[t];
+    float *hidden = row.hidden; /* then its gradient */
     const double mean = k->dot3(dy, f->w, hidden, n) / (double)n;
     k->multiply_add(dw, dy, hidden, r, n);
     k->norm_backward(hidden, dy, hidden, f->w, r, (float)((double)r * (double)r * (double)r * mean),
                      n);
-    /* Over copies of gate and up: a row's buffers fill the first-level cache. */
-    gate_row_backward(fast, f->dgate, f->dup, hidden, g, u, t, nd_fast_buffer(fast, thread, 0, n));
+    gate_row_backward(fast, f->dgate, f->dup, hidden, &row, t);
 }
 
 static nd_status swiglu_rmsnorm_backward_fast(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,
@@ -135,7 +152,7 @@ static nd_status swiglu_rmsnorm_backward_fast(nd_backend *b, nd_view dgate, nd_v
     const int64_t blocks = nd_fast_ceil(gate.rows, rows);
     nd_fast_weights weights;
     ND_TRY(nd_fast_load_weights(fast, w, nd_fast_bytes(blocks * n, sizeof(float)), &weights));
-    ND_TRY(nd_fast_grow_private(fast, 4 * nd_fast_bytes(n, sizeof(float))));
+    ND_TRY(nd_fast_grow_private(fast, (GATED_BUFFERS + 1) * nd_fast_bytes(n, sizeof(float))));
     const fused_backward call = {dgate, dup, dy, gate, up, weights.w, r.data};
     float *partial = weights.extra;
 #pragma omp parallel for num_threads(nd_fast_team(fast, gate.rows *n)) schedule(dynamic, 1)
