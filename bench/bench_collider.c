@@ -87,8 +87,9 @@ static nd_status time_operations(nd_run *run, const int32_t *tokens, int rounds)
         const double *forward = i < TIMED_OPS ? &sums[0][i] : &wall[0];
         const double all = (i < TIMED_OPS ? sums[1][i] : wall[1]) - *forward;
         const double part = (i < TIMED_OPS ? sums[2][i] : wall[2]) - *forward;
-        printf("| %s | %.1f ms | %.1f ms | %.3f |\n", i < TIMED_OPS ? timed_op_names[i] : "all",
-               all / rounds * 1e3, part / rounds * 1e3, part / all);
+        if (all + part > 1e-4 * (double)rounds)
+            printf("| %s | %.1f ms | %.1f ms | %.3f |\n", i < TIMED_OPS ? timed_op_names[i] : "all",
+                   all / rounds * 1e3, part / rounds * 1e3, part / all);
     }
     return ND_OK;
 }
