@@ -111,7 +111,7 @@ static void transpose_lines(char *out, const char *x, int64_t stride, int64_t co
         }
 }
 
-/* Columns [from, from + 16) of 16 words' rows, first[k] at x; `size` bytes an element. */
+/* Sixteen columns at x of as many rows as fill 16 words a column; `size` bytes an element. */
 static inline void interleave(__m512i words[LINES], const char *x, int64_t stride, int64_t rows,
                               int64_t cols, int64_t size)
 {
@@ -125,7 +125,8 @@ static inline void interleave(__m512i words[LINES], const char *x, int64_t strid
     }
 }
 
-/* out [k / step][2][16 words][16 cols] from b [k, cols], rows `stride` bytes apart. */
+/* out [k / step][2][16 words][16 cols] from b [k, cols], rows `stride` bytes apart; or
+ * `transposed`, [k / step][2][16 cols][16 words]. */
 static inline void pack_interleaved(char *out, const char *b, int64_t stride, int64_t cols,
                                     int64_t k, int64_t size, bool transposed)
 {
@@ -176,7 +177,7 @@ static void pack_cols_bf16(void *out, const void *b, int64_t row_stride, int64_t
         pack_interleaved(out, b, 2 * row_stride, cols, k, 2, false);
 }
 
-/* c [32, 32] += a b by `dp`, over panels of `bytes` bytes a row. */
+/* c [32, 32] = a b, plus c if `add`, by the instruction `dp`. */
 #define ND_MULTIPLY(name, dp, values_in_a_line)                                                    \
     static void name(void *sums, int64_t stride, const void *a, const void *b, int64_t k,          \
                      bool add)                                                                     \
