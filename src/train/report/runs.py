@@ -23,7 +23,17 @@ class ReportError(Exception):
 
 
 def is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether this is a number that tables and pictures can hold: no bool, no NaN, and far from overflow."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e100 < value < 1e100
+
+
+def is_step(value):
+    return is_number(value) and isinstance(value, int) and value > 0
+
+
+def printable(text):
+    """The text on one line, without what XML and UTF-8 cannot hold; names of directories may have it."""
+    return "".join(c if c.isprintable() else " " if c in "\t\n" else "\ufffd" for c in text)
 
 
 def median(values):
@@ -113,11 +123,11 @@ class Run:
             if not os.path.exists(os.path.join(self.path, "plan.txt")):
                 self.notes.append("no metrics.jsonl")
             return steps
-        for line in text.splitlines():
+        for line in filter(str.strip, text.split("\n")):
             try:
                 step = json.loads(line)
-                cut = not (isinstance(step, dict) and is_number(step.get("step")))
-            except ValueError:
+                cut = not (isinstance(step, dict) and is_step(step.get("step")))
+            except (ValueError, RecursionError):
                 cut = True
             bad += cut
             if cut:
@@ -153,18 +163,32 @@ class Run:
     def _note_steps(self, steps):
         if not steps:
             self.notes.append("metrics.jsonl holds no step")
+        self._note_missing_steps([step["step"] for step in steps])
         for key in EVERY_STEP if steps else ():
-            missing = sum(not is_number(step.get(key)) for step in steps)
+            # A skipped step has null for what was not finite.
+            missing = sum(not is_number(step.get(key)) and step.get(key, "") is not None for step in steps)
             if missing == len(steps):
                 self.notes.append("metrics.jsonl has no `%s`" % key)
             elif missing:
                 self.notes.append("metrics.jsonl lacks `%s` in %d of %d steps" % (key, missing, len(steps)))
+        skipped = next((step["skipped"] for step in reversed(steps) if is_step(step.get("skipped"))), 0)
+        if skipped:
+            self.notes.append("%d step%s skipped for NaN, infinity or a loss spike"
+                              % (skipped, " was" if skipped == 1 else "s were"))
         before = 0
         for step in steps:
             restarts = step.get("restarts")
             if is_number(restarts) and restarts > before:
                 self.notes.append("resumed before step %d (restart %d)" % (step["step"], restarts))
             before = restarts if is_number(restarts) else before
+
+    def _note_missing_steps(self, present):
+        """Steps before the last that have no line: of a full disk, or of a run that this one went on from."""
+        gaps = [(before + 1, step - 1) for before, step in zip([0] + present, present) if step - before > 1]
+        if gaps:
+            named = ["%d" % first if first == last else "%d to %d" % (first, last) for first, last in gaps[:5]]
+            self.notes.append("metrics.jsonl lacks the lines of steps: %s%s"
+                              % (", ".join(named), " and %d more" % (len(gaps) - 5) if len(gaps) > 5 else ""))
 
     def _ending(self):
         last, end = self.last("step"), self.latest("last_step")
@@ -331,4 +355,6 @@ def read_runs(paths):
         for run in runs:
             run.name = "/".join(run.path.split("/")[-parts:])
         parts += 1
+    for run in runs:
+        run.name = printable(run.name)
     return runs

@@ -1,0 +1,116 @@
+/* What `report` makes of metrics that are cut, foreign or incomplete, of names that mean something
+ * to a shell, to Markdown or to SVG. */
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <stdio.h>
+
+static char output[32768];
+
+/* `line STEP LOSS [KEYS]` prints a step of the metrics; `said TEXT` and `unsaid TEXT` say whether
+ * the report in out/ holds the text; `well_formed` parses every picture. */
+#define HELPERS                                                                                    \
+    "line() { printf '{\"step\":%s,\"tokens\":%s00,\"loss\":%s,\"val_loss\":%s%s}\\n' $1 $1 $2 "   \
+    "$2 \"$3\"; }\n"                                                                               \
+    "report() { timeout 60 $B report \"$@\" --out out; }\n"                                        \
+    "said() { grep -qF -e \"$1\" out/REPORT.md || { echo \"not said: $1\"; cat out/REPORT.md; "    \
+    "exit 1; }; }\n"                                                                               \
+    "unsaid() { ! grep -F -e \"$1\" out/REPORT.md || exit 1; }\n"                                  \
+    "well_formed() { python3 -c 'import sys, xml.dom.minidom as m\n"                               \
+    "for name in sys.argv[1:]: m.parse(name)' out/*.svg || exit 1; }\n"
+
+static void run(const char *script)
+{
+    char whole[8192];
+    const int length = snprintf(whole, sizeof whole, "%s%s", HELPERS, script);
+    cr_assert_lt(length, (int)sizeof whole);
+    cr_assert_eq(nd_test_run_script(output, sizeof output, whole), 0, "%s: %s", script, output);
+}
+
+TestSuite(report_input, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
+
+Test(report_input, numbers_that_no_picture_can_hold_count_as_missing)
+{
+    run("mkdir run; for n in 1e400 Infinity NaN 1e308 -1e308 1$(printf '%0400d' 0); do "
+        "{ line 1 3; line 2 $n; line 3 2; } > run/metrics.jsonl; report run || exit 1; "
+        "well_formed; said 'lacks `loss` in 1 of 3 steps'; done");
+}
+
+Test(report_input, steps_that_are_no_whole_numbers_and_nested_lines_are_left_out)
+{
+    run("mkdir run; python3 -c 'print(\"[\" * 100000)' > deep;"
+        "{ line 1 3; line Infinity 3; line NaN 3; line 1.5 3; cat deep; line 2 2; } > "
+        "run/metrics.jsonl; report run || exit 1; said '4 lines of metrics.jsonl are not'; "
+        "unsaid cut; well_formed");
+}
+
+Test(report_input, a_model_without_parameters_divides_nothing_by_zero)
+{
+    run("mkdir run; line 1 3 ',\"parameters\":0,\"ternary_parameters\":0,\"ranks\":0,"
+        "\"mem\":{\"codes\":5}' > run/metrics.jsonl; report run");
+}
+
+Test(report_input, steps_without_a_line_are_named)
+{
+    run("mkdir run; { line 3 3; line 4 3; line 7 3; line 9 3; line 10 3; } > run/metrics.jsonl; "
+        "report run || exit 1; said 'lacks the lines of steps: 1 to 2, 5 to 6, 8'");
+    run("seq 1 40 | while read s; do line $((2 * s)) 3; done > run/metrics.jsonl; report run; "
+        "said 'lacks the lines of steps: 1, 3, 5, 7, 9 and 35 more'");
+    run("{ line 1 3; line 2 3; } > run/metrics.jsonl; report run; unsaid 'lacks the lines'");
+}
+
+Test(report_input, skipped_steps_are_counted_and_their_values_not_missed)
+{
+    run("mkdir run; { line 1 3 ',\"skipped\":0'; line 2 null ',\"skipped\":2'; } > "
+        "run/metrics.jsonl; report run || exit 1; unsaid 'lacks `loss`'; "
+        "said '2 steps were skipped for NaN, infinity or a loss spike'");
+}
+
+Test(report_input, empty_lines_are_no_damage)
+{
+    run("mkdir run; { line 1 3; echo; line 2 3; echo; echo; } > run/metrics.jsonl; report run; "
+        "unsaid 'cut off'; unsaid 'not JSON'");
+}
+
+Test(report_input, runs_cut_short_have_curves_of_their_own_beside_the_mean_of_the_others)
+{
+    run("for s in 1 2 3; do mkdir run_$s; printf '[training]\\nseed = %d\\n' $s > "
+        "run_$s/config.ini; for i in 1 2 3; do line $i $s; done > run_$s/metrics.jsonl; done; "
+        "sed -i 3d run_1/metrics.jsonl; report run_1 run_2 run_3 || exit 1; "
+        "grep '>run_1<' out/val_loss.svg && grep '>run_2, mean of 2<' out/val_loss.svg && "
+        "! grep 'mean of 3' out/*_loss.svg");
+}
+
+Test(report_input, names_of_any_characters_leave_pictures_and_commands_whole)
+{
+    run("for n in \"$(printf 'control\\001')\" \"$(printf 'bad\\377')\" \"$(printf 'new\\nline')\" "
+        "'a`b' '; touch executed' '<&\"'; do mkdir \"$n\"; line 1 3 > \"$n/metrics.jsonl\"; "
+        "set -- \"$@\" \"$n\"; done; report \"$@\" || exit 1; well_formed; "
+        "python3 -c 'open(\"out/REPORT.md\", encoding=\"utf-8\").read()' || exit 2; "
+        "said '`` a`b ``'; said '`new line`'; "
+        "said \"nanochat_dist --config '; touch executed/config.ini'\"");
+}
+
+Test(report_input, a_picture_is_as_large_as_its_names_need)
+{
+    run("name=lr_$(printf '%060d' 0); for i in $(seq 40); do mkdir $name$i; "
+        "printf '[training]\\nlearning_rate = %d\\n' $i > $name$i/config.ini; "
+        "line 1 $i ',\"mem\":{\"codes\":5}' > $name$i/metrics.jsonl; done; report lr_* && python3 "
+        "-c '\n"
+        "import math, re, sys, xml.dom.minidom as m\n"
+        "for name in sys.argv[1:]:\n"
+        "    svg = m.parse(name).documentElement\n"
+        "    width, height = map(float, svg.getAttribute(\"viewBox\").split()[2:])\n"
+        "    for t in svg.getElementsByTagName(\"text\"):\n"
+        "        long = 6 * len(t.firstChild.data) if t.firstChild else 0\n"
+        "        x, y = t.getAttribute(\"x\"), t.getAttribute(\"y\")\n"
+        "        turned = re.match(r\"translate.([\\d.]+) (\\d+). rotate.(\\d+).\", "
+        "t.getAttribute(\"transform\"))\n"
+        "        if turned:\n"
+        "            x, y, angle = map(float, turned.groups())\n"
+        "            assert y + long * math.sin(math.radians(angle)) <= height, name\n"
+        "            assert x + long * math.cos(math.radians(angle)) <= width, name\n"
+        "        elif x and t.getAttribute(\"text-anchor\") == \"start\":\n"
+        "            assert float(x) + long <= width and float(y) <= height, name\n"
+        "' out/*.svg");
+}
