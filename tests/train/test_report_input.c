@@ -1,5 +1,5 @@
 /* What `report` makes of metrics that are cut, foreign or incomplete, of names that mean something
- * to a shell, to Markdown or to SVG. */
+ * to a shell, to Markdown or to SVG, and of wrong claims. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -113,4 +113,30 @@ Test(report_input, a_picture_is_as_large_as_its_names_need)
         "        elif x and t.getAttribute(\"text-anchor\") == \"start\":\n"
         "            assert float(x) + long <= width and float(y) <= height, name\n"
         "' out/*.svg");
+}
+
+/* Claims of "mtp" beside "baseline"; the claim is all but the section's rules. */
+#define CLAIMS                                                                                     \
+    "for n in baseline mtp; do mkdir -p $n; line 1 3 > $n/metrics.jsonl; echo '[training]' > "     \
+    "$n/config.ini; done; echo 'use_mtp = true' >> mtp/config.ini; "                               \
+    "claims() { printf '%s\\n' '[systems]' 'mtp = run.setting(\"training.use_mtp\")' "             \
+    "'[configurations]' 'baseline =' 'mtp = mtp' '[report]' 'rules = none' '[topic]' "             \
+    "'of mtp = >= 0 | any' 'measure = 1' 'unit = ratio' 'details = x' 'lacking = none' | "         \
+    "sed \"$1\" > claims.ini; $B report baseline mtp --claims claims.ini --out out; }\n"           \
+    "refused() { claims \"$1\" > log 2>&1; test $? = 2 && grep -qF -e \"$2\" log || "              \
+    "{ echo \"$1\"; cat log; exit 1; }; }\n"
+
+Test(report_input, claims_that_cannot_be_judged_are_refused_with_the_reason)
+{
+    run(CLAIMS
+        "claims '' || exit 2; said '| topic | mtp | any | × 1.000 | pass | x |';"
+        "for r in '>' '<' '==' '=>'; do refused \"s/>= 0/$r 0/\" "
+        "\"claim [topic]: '$r' compares nothing; expected >= or <=\"; done; "
+        "refused 's/of mtp/of mpt/' \"claim [topic]: 'mpt' is none of [configurations]\"; "
+        "refused 's/^mtp = run.*/mtp = run.nothing/' '[systems] mtp: '; "
+        "refused 's/^mtp = run.*/mtp = (/' '[systems] mtp: '; "
+        "refused '/^baseline =/d;/^mtp = mtp/d' '[configurations] is empty'; "
+        "refused 's/measure = 1/measure = 10.0**400/' 'claim [topic]: '; "
+        "refused '/^details/d' 'claim [topic]: details is missing'; "
+        "refused 's/= ratio/= parsecs/' \"claim [topic]: unit 'parsecs'; expected saved, \"");
 }
