@@ -111,10 +111,14 @@ static nd_status encode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
 
 static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const char *name)
 {
-    long long position = 0;
+    long long position = 0, read = 0;
     char word[32];
-    int got;
-    while ((got = fscanf(file, "%31s", word)) == 1) {
+    int before = 0, after = 0; /* bytes of this call before and after the word */
+    while (fscanf(file, " %n%31s%n", &before, word, &after) == 1) {
+        ND_FAIL_IF(strlen(word) != (size_t)(after - before), ND_EDATA,
+                   "%s: byte %lld is NUL; expected numbers in text", name,
+                   read + before + (long long)strlen(word));
+        read += after;
         char *end, *text;
         size_t bytes;
         const long number = strtol(word, &end, 10);

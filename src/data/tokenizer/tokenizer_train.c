@@ -155,6 +155,9 @@ static const char *strip_source_line(const char *message)
     return *reason ? reason : message;
 }
 
+static const char nothing_usable[] = "they hold no character that can be learned (NUL, U+2581, "
+                                     "U+2585 and bytes that are not UTF-8 cannot)";
+
 static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
 {
     char message[1024] = "";
@@ -175,7 +178,9 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
                    "%d or less, or more text",
                    options->output, text->bytes, options->vocab_size, pieces);
         return ND_FAIL(ND_EDATA, "%s: SentencePiece could not train on %zu bytes of text: %s",
-                       options->output, text->bytes, strip_source_line(message));
+                       options->output, text->bytes,
+                       strstr(message, "sentences_.empty()") ? nothing_usable
+                                                             : strip_source_line(message));
     }
     nd_model_file_normalize_threads(model, model_bytes);
     nd_tokenizer *check = NULL; /* the model must be readable before it is written */
@@ -237,13 +242,12 @@ static nd_status read_corpus(const nd_tokenizer_train_options *options, corpus *
     ND_TRY_GOTO(nd_text_sources_visit(&sources, add_size, text, NULL), done);
     text->total = text->total > 0 ? text->total : 1;
     ND_TRY_GOTO(nd_text_sources_visit(&sources, sample_file, text, text->left_out), done);
-    if (text->bytes == 0 && options->max_bytes > 0 && text->total > 1)
+    if (text->bytes == 0 && options->max_bytes > 0 && text->total > options->max_bytes)
         status = ND_FAIL(ND_EDATA,
                          "%s: nothing of this text fits the %lld bytes of --max-bytes; give more",
                          sorted[0], (long long)options->max_bytes);
     else if (text->bytes == 0)
-        status = ND_FAIL(ND_EDATA, "%s%s hold no text to train on", sorted[0],
-                         options->input_count > 1 ? " and the other inputs" : ": the files here");
+        status = nd_text_sources_fail_empty(&sources, "train on");
 done:
     free(sorted);
     return status;
