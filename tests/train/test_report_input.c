@@ -91,6 +91,12 @@ Test(report_input, names_of_any_characters_leave_pictures_and_commands_whole)
         "said \"nanochat_dist --config '; touch executed/config.ini'\"");
 }
 
+Test(report_input, the_command_of_a_run_on_several_ranks_has_their_number)
+{
+    run("mkdir run; line 1 3 ',\"ranks\":4' > run/metrics.jsonl; report run && "
+        "said 'mpirun -np 4 nanochat_dist --config run/config.ini'");
+}
+
 Test(report_input, a_picture_is_as_large_as_its_names_need)
 {
     run("name=lr_$(printf '%060d' 0); for i in $(seq 40); do mkdir $name$i; "

@@ -227,7 +227,8 @@ def runs_section(runs, first):
         for each in (run, *others):
             text += (each.command.rstrip("\n") if each.command is not None else
                      "# as far as its directory tells\n%snanochat_dist --config %s"
-                     % ("mpirun " if each.ranks > 1 else "", shlex.quote(each.name + "/config.ini"))) + "\n"
+                     % ("mpirun -np %d " % each.ranks if each.ranks > 1 else "",
+                        shlex.quote(each.name + "/config.ini"))) + "\n"
         text += "```\n"
     return text
 
