@@ -68,7 +68,8 @@ Test(report_input, skipped_steps_are_counted_and_their_values_not_missed)
 
 Test(report_input, empty_lines_are_no_damage)
 {
-    run("mkdir run; { line 1 3; echo; line 2 3; echo; echo; } > run/metrics.jsonl; report run; "
+    run("mkdir run; { line 1 3; echo; line 2 3; echo; head -c 1000000 /dev/zero | tr '\\0' ' '; "
+        "echo; } > run/metrics.jsonl; report run; "
         "unsaid 'cut off'; unsaid 'not JSON'");
 }
 
@@ -95,6 +96,26 @@ Test(report_input, the_command_of_a_run_on_several_ranks_has_their_number)
 {
     run("mkdir run; line 1 3 ',\"ranks\":4' > run/metrics.jsonl; report run && "
         "said 'mpirun -np 4 nanochat_dist --config run/config.ini'");
+}
+
+Test(report_input, a_step_takes_three_kilobytes_of_memory)
+{
+    run("mkdir run; python3 -c '\n"
+        "import json\n"
+        "step = {\"key_%d\" % i: i + 0.5 for i in range(25)}\n"
+        "step[\"mem\"] = {\"memory_%d\" % i: 1000000 + i for i in range(12)}\n"
+        "step[\"phases_ms\"] = {\"phase_%d\" % i: {\"min\": 0.5, \"max\": 1.5, \"rank\": 0} for i "
+        "in "
+        "range(6)}\n"
+        "step[\"config_sha256\"] = step[\"data_sha256\"] = \"0\" * 64\n"
+        "for i in range(20000): print(json.dumps(dict(step, step=i + 1, tokens=i, loss=2.5)))\n"
+        "' > run/metrics.jsonl; python3 -c '\n"
+        "import os, resource, subprocess, sys\n"
+        "subprocess.check_call([\"python3\"] + sys.argv[1:])\n"
+        "grown = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss - 20000\n"
+        "text = os.path.getsize(\"run/metrics.jsonl\") // 1024\n"
+        "assert grown < text + 3 * 20000, grown\n"
+        "' " ND_SOURCE_DIR "/src/train/report/report.py 0 out '' run");
 }
 
 Test(report_input, a_picture_is_as_large_as_its_names_need)

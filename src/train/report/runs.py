@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import sys
 
 NAN = float("nan")
 EVERY_STEP = ("step tokens loss grad_norm step_ms data_wait_ms comm_wait_ms comm_bytes kept_fraction restarts "
@@ -42,6 +43,16 @@ def median(values):
         return NAN
     low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
     return low if low == high else 0.5 * (low + high)  # also of infinities
+
+
+def compact(step):
+    """What is read of a step: a run may have a million of them. "mem" becomes memory by category, beside "rss"."""
+    kept = {sys.intern(key): value for key, value in step.items()
+            if isinstance(value, (int, float)) or value is None or key == "approximate"}
+    memory = step.get("mem") if isinstance(step.get("mem"), dict) else {}
+    kept["mem"] = {sys.intern(key): value for key, value in memory.items() if is_number(value)}
+    kept["rss"] = max(kept["mem"].pop(key, 0) for key in ("rss", "peak")) or None
+    return kept
 
 
 class Run:
@@ -123,9 +134,9 @@ class Run:
             if not os.path.exists(os.path.join(self.path, "plan.txt")):
                 self.notes.append("no metrics.jsonl")
             return steps
-        for line in filter(str.strip, text.split("\n")):
+        for line in re.finditer(r"\S.*", text):
             try:
-                step = json.loads(line)
+                step = json.loads(line.group())
                 cut = not (isinstance(step, dict) and is_step(step.get("step")))
             except (ValueError, RecursionError):
                 cut = True
@@ -135,17 +146,13 @@ class Run:
             # A step that was done again after a restart replaces what came of it the first time.
             while steps and steps[-1]["step"] >= step["step"]:
                 steps.pop()
-            steps.append(step)
+            steps.append(compact(step))
         if cut:
             self.notes.append("the last line of metrics.jsonl is cut off; it is left out")
         if bad > cut:
             self.notes.append("%d lines of metrics.jsonl are not JSON objects with a step; they are left out"
                               % (bad - cut))
         self._note_steps(steps)
-        for step in steps:
-            memory = step.get("mem") if isinstance(step.get("mem"), dict) else {}
-            step["mem"] = {key: value for key, value in memory.items() if is_number(value)}
-            step["rss"] = max((step["mem"].pop(key, 0) for key in ("rss", "peak")), default=0) or None
         return steps
 
     def _read_plan(self):
