@@ -118,6 +118,21 @@ Test(report_input, a_step_takes_three_kilobytes_of_memory)
         "' " ND_SOURCE_DIR "/src/train/report/report.py 0 out '' run");
 }
 
+Test(report_input, a_pipe_in_a_run_is_not_waited_for)
+{
+    run("mkdir run; line 1 3 > run/metrics.jsonl; mkfifo run/config.ini run/command.txt; "
+        "report run || exit 1; said 'cannot read config.ini: not a regular file'; "
+        "rm run/metrics.jsonl; mkfifo run/metrics.jsonl; report run || exit 2; "
+        "said 'cannot read metrics.jsonl: not a regular file'");
+}
+
+Test(report_input, a_report_goes_to_a_directory_of_any_name)
+{
+    run("mkdir run; line 1 3 > run/metrics.jsonl; bad=$(printf 'bad\\377'); "
+        "$B report run --out \"$bad\" > log && grep -a 'REPORT.md: 1 run' log && "
+        "PYTHONIOENCODING=ascii $B report run --out größe | grep 'größe/REPORT.md: 1 run'");
+}
+
 Test(report_input, a_picture_is_as_large_as_its_names_need)
 {
     run("name=lr_$(printf '%060d' 0); for i in $(seq 40); do mkdir $name$i; "

@@ -311,7 +311,9 @@ def write_report(version, directory, claims_path, paths):
     files["REPORT.md"] = (HEADING + "%d run%s\n\n" % (len(runs), "" if len(runs) == 1 else "s")
                           + "\n".join(sections))
     write_files(directory, files)
-    print("%s: %d run%s" % (path, len(runs), "" if len(runs) == 1 else "s"), flush=True)
+    said = "%s: %d run%s\n" % (path, len(runs), "" if len(runs) == 1 else "s")
+    sys.stdout.buffer.write(os.fsencode(said))  # a path is any bytes
+    sys.stdout.buffer.flush()
 
 
 def main():

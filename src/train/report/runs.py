@@ -90,8 +90,12 @@ class Run:
         return os.path.realpath(given)
 
     def _read_text(self, name):
+        path = os.path.join(self.path, name)
+        if os.path.exists(path) and not os.path.isfile(path):
+            self.notes.append("cannot read %s: not a regular file" % name)
+            return None
         try:
-            with open(os.path.join(self.path, name), encoding="utf-8", errors="replace") as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 return file.read()
         except FileNotFoundError:
             return None
