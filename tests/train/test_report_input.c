@@ -126,6 +126,16 @@ Test(report_input, a_pipe_in_a_run_is_not_waited_for)
         "said 'cannot read metrics.jsonl: not a regular file'");
 }
 
+Test(report_input, a_damaged_manifest_is_said)
+{
+    run("mkdir -p run/checkpoints/step_00000001; line 1 3 > run/metrics.jsonl; "
+        "for entry in '\"name\":5,\"shape\":[1,1]' '\"name\":\"x\",\"shape\":[[],1]' "
+        "'\"name\":\"x\",\"shape\":[]'; do "
+        "printf '{\"tensors\":[{%s,\"part\":\"momentum\",\"dtype\":\"f32\"}]}' \"$entry\" > "
+        "run/checkpoints/step_00000001/manifest.json; report run || exit 1; "
+        "said 'its newest checkpoint cannot be read'; done");
+}
+
 Test(report_input, a_report_goes_to_a_directory_of_any_name)
 {
     run("mkdir run; line 1 3 > run/metrics.jsonl; bad=$(printf 'bad\\377'); "

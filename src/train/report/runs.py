@@ -233,10 +233,10 @@ class Run:
                 return NAN, NAN
             sizes = [(t["name"], t["shape"][0] * t["shape"][1] * BYTES[t["dtype"]])
                      for t in json.loads(text)["tensors"] if t["part"] != "master"]
+            return sum(size for _, size in sizes), sum(size for name, size in sizes if TERNARY.search(name))
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             self.notes.append("its newest checkpoint cannot be read: %s" % error)
             return NAN, NAN
-        return sum(size for _, size in sizes), sum(size for name, size in sizes if TERNARY.search(name))
 
     def finite(self, key):
         return [step[key] for step in self.steps if is_number(step.get(key)) and math.isfinite(step[key])]
