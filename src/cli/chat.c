@@ -106,7 +106,7 @@ nd_status nd_chat(nd_sampler *sampler, const nd_chat_options *options)
             break;
         }
         if (bytes > 0 && line[bytes - 1] == '\n')
-            line[bytes - 1] = '\0';
+            line[bytes - 1 - (bytes > 1 && line[bytes - 2] == '\r')] = '\0';
         status = run_turn(&c, line, &ended);
     }
     if (c.terminal && !ended)

@@ -34,6 +34,10 @@ static nd_status run_train(int argc, char **argv)
         {"--output", ND_ARG_TEXT, &o.output, "FILE", "the model to write"},
         {"--glob", ND_ARG_TEXT, &o.glob, "PATTERN",
          "which files of a directory, e.g. '*.rs' (all)"},
+        {"--jsonl-field", ND_ARG_TEXT, &o.jsonl_field, "NAME",
+         "inputs are JSON Lines; learn from this field of each line"},
+        {"--skip-bad", ND_ARG_FLAG, &o.skip_bad, NULL,
+         "count bad lines of JSON Lines instead of stopping at the first"},
         {"--vocab-size", ND_ARG_INT, &vocab_size, "N",
          "number of pieces, 259 of them bytes and marks (32000)"},
         {"--max-bytes", ND_ARG_INT, &o.max_bytes, "N",
@@ -111,10 +115,14 @@ static nd_status encode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
 
 static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const char *name)
 {
-    long long position = 0;
+    long long position = 0, read = 0;
     char word[32];
-    int got;
-    while ((got = fscanf(file, "%31s", word)) == 1) {
+    int before = 0, after = 0; /* bytes of this call before and after the word */
+    while (fscanf(file, " %n%31s%n", &before, word, &after) == 1) {
+        ND_FAIL_IF(strlen(word) != (size_t)(after - before), ND_EDATA,
+                   "%s: byte %lld is NUL; expected numbers in text", name,
+                   read + before + (long long)strlen(word));
+        read += after;
         char *end, *text;
         size_t bytes;
         const long number = strtol(word, &end, 10);

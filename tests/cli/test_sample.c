@@ -130,6 +130,13 @@ Test(chat, a_conversation_ends_with_the_input)
     cr_assert_str_eq(output, "");
 }
 
+Test(chat, lines_may_end_as_on_dos)
+{
+    ASSERT_RUNS("S='$B sample --checkpoint run --chat --max-tokens 3 --stop never --logits'; "
+                "printf 'one\ntwo\n' | eval $S unix && printf 'one\r\ntwo\r\n' | eval $S dos "
+                "&& cmp unix dos");
+}
+
 Test(chat, an_input_that_cannot_be_read_is_an_error)
 {
     static const char *const inputs[] = {"< .", "<&-"};

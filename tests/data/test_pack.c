@@ -384,6 +384,21 @@ Test(pack, the_command_encodes_and_decodes_to_the_same_bytes)
     cr_assert_eq(code, 0, "%s", report);
 }
 
+Test(pack, tokens_in_utf16_are_refused)
+{
+    char report[4096] = "";
+    write_input("tokens",
+                "5\0 \0"
+                "6\0",
+                6);
+    const int code =
+        nd_test_shell(report, sizeof report, "'%s' tokenizer decode --model %s %s/tokens",
+                      ND_BINARY, model, input);
+    cr_assert_eq(code, 3, "exit code %d, %s", code, report);
+    cr_assert(strstr(report, "tokens: byte 1 is NUL; expected numbers in text") != NULL, "%s",
+              report);
+}
+
 Test(pack, wrong_flags_are_named)
 {
     static const struct {

@@ -117,6 +117,13 @@ Test(pack_inputs, that_are_no_text_are_left_out_and_named)
               "%s", output);
 }
 
+Test(pack_inputs, from_standard_input_that_hold_nothing_are_called_so)
+{
+    prepare(":");
+    assert_refused("- < /dev/null", 3, "(standard input): there is no text here to pack");
+    assert_refused("--jsonl-field text - < /dev/null", 3, "(standard input): there is no text");
+}
+
 Test(pack_inputs, of_damaged_utf8_with_dos_lines_and_long_ones_come_back)
 {
     prepare("printf 'caf\\351 ol\\351\\r\\nnext' > in/a; head -c 300000 /dev/zero | tr '\\0' 'x' > "

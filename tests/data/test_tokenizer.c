@@ -323,6 +323,29 @@ Test(tokenizer, text_without_a_usable_character_is_refused)
     ND_ASSERT_FAILS(train("", 0, 300), ND_EDATA, "no text to train on");
 }
 
+Test(tokenizer, a_refused_text_is_told_what_it_lacks)
+{
+    const char *const reason = "they hold no character that can be learned (NUL, U+2581, U+2585 "
+                               "and bytes that are not UTF-8 cannot)";
+    ND_ASSERT_FAILS(train("\xff\xfe\0\xff", 4, 300), ND_EDATA, reason);
+    ND_ASSERT_FAILS(train("\xe2\x96\x81\xe2\x96\x85", 6, 300), ND_EDATA, reason);
+}
+
+Test(tokenizer, a_byte_order_mark_alone_is_no_text_whatever_fits)
+{
+    char input[4096], output[4096];
+    snprintf(input, sizeof input, "%s/mark.txt", directory);
+    snprintf(output, sizeof output, "%s/mark.model", directory);
+    nd_test_write_file(input, "\xef\xbb\xbf", 3);
+    const char *inputs[] = {input};
+    const nd_tokenizer_train_options options = {.inputs = inputs,
+                                                .input_count = 1,
+                                                .output = output,
+                                                .vocab_size = 300,
+                                                .max_bytes = 32000000};
+    ND_ASSERT_FAILS(nd_tokenizer_train(&options, NULL), ND_EDATA, "no text to train on");
+}
+
 Test(tokenizer, training_takes_no_more_text_than_asked_for)
 {
     char input[4096], output[4096];

@@ -70,3 +70,45 @@ Test(tokenizer_file, is_the_same_for_compressed_inputs)
         nd_test_shell(NULL, 0, "cd %s && gzip in/b/x.txt && zstd -q --rm in/d.txt", directory), 0);
     cr_assert_str_eq(usual, trained("--input in"));
 }
+
+/* Runs a shell script in the directory, where `train ARGUMENTS` trains a tokenizer. */
+static void run(const char *script)
+{
+    char output[4096] = "";
+    const int code =
+        nd_test_shell(output, sizeof output,
+                      "cd %s; train() { '%s' tokenizer train --output out.model \"$@\"; }; %s",
+                      directory, ND_BINARY, script);
+    cr_assert_eq(code, 0, "%s: %s", script, output);
+}
+
+Test(tokenizer_file, is_the_same_for_texts_in_json_lines)
+{
+    const char *usual = trained("--input in");
+    run("python3 -c 'import glob, json\n"
+        "for name in glob.glob(\"in/**/*.txt\", recursive=True):\n"
+        "    text = open(name, newline=\"\").read()\n"
+        "    print(json.dumps({\"other\": 1, \"text\": text}), file=open(name, \"w\"))'");
+    cr_assert_str_eq(usual, trained("--input in --jsonl-field text"));
+    cr_assert_str_neq(usual, trained("--input in"));
+}
+
+/* The pieces beside bytes and marks: x, y, z, xy, yz and xyz. */
+Test(tokenizer_file, has_no_pieces_that_join_documents)
+{
+    run("yes '{\"text\": \"xyz\"}' | head -n 9999 > a.jsonl; "
+        "train --input a.jsonl --jsonl-field text --vocab-size 265 && "
+        "train --input a.jsonl --jsonl-field text --vocab-size 266 > log 2>&1; "
+        "test $? = 3 && grep 'give --vocab-size 265 or less' log");
+}
+
+Test(tokenizer_file, is_not_learned_from_the_syntax_of_json)
+{
+    run("printf '{\"text\": \"a b c d e f\"}\\n{}\\n' > a.jsonl;"
+        "train --input a.jsonl --vocab-size 265 > log 2>&1; test $? = 3 && "
+        "grep 'a.jsonl: JSON Lines by its name; give --jsonl-field NAME' log || exit 1; "
+        "train --input a.jsonl --jsonl-field text --vocab-size 265 > log 2>&1; test $? = 3 && "
+        "grep \"a.jsonl:2: the object has no field 'text'\" log || exit 2; "
+        "train --input a.jsonl --jsonl-field text --skip-bad --vocab-size 266 > log 2>&1 && grep "
+        "'left out: 1 bad line of JSON Lines (a.jsonl:2: ' log || { cat log; exit 3; }");
+}

@@ -71,6 +71,20 @@ Test(run_files, memory_categories_stand_in_the_metrics)
     free(text);
 }
 
+Test(run_files, a_last_line_of_metrics_without_its_end_gets_one_when_the_run_resumes)
+{
+    char output[4096];
+    cr_assert_eq(nd_test_run_script(output, sizeof output,
+                                    "{ $T --total-steps 4 && truncate -s -1 run/metrics.jsonl && "
+                                    "$T --total-steps 6 --resume auto; } > log 2>&1 || { cat log; "
+                                    "exit 1; }"),
+                 0, "%s", output);
+    double steps[ND_TEST_STEPS_MAX];
+    cr_assert_eq(nd_test_metric(run, "step", steps), 6);
+    for (int i = 0; i < 6; i++)
+        cr_assert_eq(steps[i], i + 1.0);
+}
+
 Test(run_files, the_saved_config_reads_back_and_trains_the_same)
 {
     char saved[256], again[160];

@@ -186,8 +186,8 @@ static nd_status pack_sources(packing *p, const nd_text_sources *sources,
     const void *model = nd_tokenizer_model(tokenizer, &size);
     nd_pack_result *result = p->packer.result;
     ND_TRY(nd_text_sources_visit(sources, pack_file, p, &result->left_out));
-    ND_FAIL_IF(result->documents == 0, ND_EDATA, "%s%s hold no text to pack", sources->inputs[0],
-               sources->count > 1 ? " and the other inputs" : ": the files here");
+    if (result->documents == 0)
+        return nd_text_sources_fail_empty(sources, "pack");
     ND_TRY(nd_packer_finish(&p->packer));
     ND_TRY(nd_pack_staging_confirm(staging));
     ND_TRY(nd_data_path(staging->path, "", "tokenizer.model", path));

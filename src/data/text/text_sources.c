@@ -190,3 +190,13 @@ nd_status nd_text_sources_visit(const nd_text_sources *sources, nd_text_visit vi
                          glob ? " matches '" : "", glob ? glob : "", glob ? "'" : "");
     return status;
 }
+
+nd_status nd_text_sources_fail_empty(const nd_text_sources *sources, const char *use)
+{
+    const char *first = sources->inputs[0];
+    if (sources->count > 1)
+        return ND_FAIL(ND_EDATA, "%s and the other inputs hold no text to %s", first, use);
+    if (strcmp(first, "-") == 0)
+        return ND_FAIL(ND_EDATA, "(standard input): there is no text here to %s", use);
+    return ND_FAIL(ND_EDATA, "%s: the files here hold no text to %s", first, use);
+}

@@ -22,6 +22,9 @@ typedef struct nd_text_sources {
  * walk and is returned. */
 typedef nd_status (*nd_text_visit)(void *context, const char *path, int64_t bytes, int named);
 
+/* Raises ND_EDATA, which says that these inputs hold no text to `use`. */
+nd_status nd_text_sources_fail_empty(const nd_text_sources *sources, const char *use);
+
 /* `left_out` may be NULL. Errors: those of `visit`; ND_EDATA naming an input that does not exist or
  * is unreadable, or when there is no file at all. */
 nd_status nd_text_sources_visit(const nd_text_sources *sources, nd_text_visit visit, void *context,

@@ -22,6 +22,9 @@ typedef struct nd_tokenizer_train_options {
     int vocab_size;
     int64_t max_bytes; /* of text sampled evenly from the inputs; 0: all */
     bool binary;       /* files that are not text are read too */
+    const char
+        *jsonl_field; /* inputs are JSON Lines with text in this field; NULL: they are text */
+    bool skip_bad;    /* bad lines of JSON Lines are counted, else an error */
     int threads;
     uint64_t seed;
 } nd_tokenizer_train_options;

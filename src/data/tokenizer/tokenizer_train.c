@@ -6,6 +6,7 @@
  * left out. */
 #include "core/base/durable_file.h"
 #include "core/base/grow.h"
+#include "data/text/jsonl.h"
 #include "data/text/text_input.h"
 #include "data/text/text_sources.h"
 #include "data/tokenizer/model_file.h"
@@ -32,9 +33,17 @@ typedef struct corpus {
     size_t at;                   /* where the next sentence begins */
     int64_t seen, total, wanted; /* bytes read so far, of all inputs, and to be sampled */
     double phase;                /* in [0, 1), from the seed: selects the chunks */
-    bool binary;
+    const nd_tokenizer_train_options *options;
     nd_left_out *left_out;
 } corpus;
+
+/* Text of one file, on its way into the corpus. */
+typedef struct sampler {
+    corpus *corpus;
+    char chunk[CHUNK_BYTES];
+    size_t held;
+    bool has_document;
+} sampler;
 
 /* Selects chunks so that the sampled bytes stay close to wanted/total of the bytes seen. */
 static bool select_chunk(corpus *c, size_t chunk)
@@ -62,11 +71,27 @@ static nd_status append(corpus *c, const char *text, size_t bytes)
 static nd_status open_text(const corpus *c, const char *path, int named, nd_left_out *left_out,
                            nd_text_reader **reader)
 {
-    const nd_text_rules rules = {.binary = c->binary};
+    const nd_text_rules rules = {.binary = c->options->binary,
+                                 .refuse_jsonl = !c->options->jsonl_field};
     return nd_text_input_open(path, named, &rules, left_out, reader);
 }
 
-/* Compressed files are read to count their text, which is what sampling is based on. */
+static nd_status read_lines(const corpus *c, nd_text_reader *reader, nd_jsonl_visit visit,
+                            void *context, nd_left_out *left_out)
+{
+    const nd_jsonl_rules rules = {c->options->jsonl_field, c->options->skip_bad, left_out};
+    return nd_jsonl_read(reader, &rules, visit, context);
+}
+
+static nd_status count_line(void *context, const nd_text_reader *reader, const char *text,
+                            size_t bytes)
+{
+    (void)reader, (void)text;
+    ((corpus *)context)->total += (int64_t)bytes;
+    return ND_OK;
+}
+
+/* Compressed files and JSON Lines are read to count their text, which sampling is based on. */
 static nd_status add_size(void *context, const char *path, int64_t size, int named)
 {
     static _Thread_local nd_left_out ignored; /* sample_file counts them */
@@ -77,9 +102,13 @@ static nd_status add_size(void *context, const char *path, int64_t size, int nam
         return ND_OK;
     ND_TRY(open_text(c, path, named, &ignored, &reader));
     nd_status status = ND_OK;
-    if (reader && !nd_text_reader_is_compressed(reader))
+    const bool lines = reader && c->options->jsonl_field;
+    if (lines)
+        status = read_lines(c, reader, count_line, c, &ignored);
+    else if (reader && !nd_text_reader_is_compressed(reader))
         c->total += size;
-    for (size_t got = reader && nd_text_reader_is_compressed(reader); status == ND_OK && got > 0;) {
+    for (size_t got = reader && !lines && nd_text_reader_is_compressed(reader);
+         status == ND_OK && got > 0;) {
         status = nd_text_reader_read(reader, chunk, sizeof chunk, &got);
         c->total += (int64_t)got;
     }
@@ -88,23 +117,46 @@ static nd_status add_size(void *context, const char *path, int64_t size, int nam
 }
 
 /* Chunks end at a newline where there is one, so that sampling does not break lines. */
-static nd_status sample_text(corpus *c, nd_text_reader *reader)
+static nd_status sample_text(sampler *s, const char *text, size_t bytes)
 {
-    char chunk[CHUNK_BYTES];
-    size_t held = 0;
-    for (size_t got = 1; got > 0;) {
-        ND_TRY(nd_text_reader_read(reader, chunk + held, sizeof chunk - held, &got));
-        held += got;
-        if (held < sizeof chunk)
+    while (bytes > 0) {
+        const size_t room = sizeof s->chunk - s->held, part = bytes < room ? bytes : room;
+        memcpy(s->chunk + s->held, text, part);
+        s->held += part;
+        text += part;
+        bytes -= part;
+        if (part < room)
             continue;
-        const char *newline = memrchr(chunk, '\n', held);
-        const size_t whole = newline ? (size_t)(newline - chunk) + 1 : held;
-        if (select_chunk(c, whole))
-            ND_TRY(append(c, chunk, whole));
-        memmove(chunk, chunk + whole, held - whole);
-        held -= whole;
+        const char *newline = memrchr(s->chunk, '\n', s->held);
+        const size_t whole = newline ? (size_t)(newline - s->chunk) + 1 : s->held;
+        if (select_chunk(s->corpus, whole))
+            ND_TRY(append(s->corpus, s->chunk, whole));
+        memmove(s->chunk, s->chunk + whole, s->held - whole);
+        s->held -= whole;
     }
-    return held > 0 && select_chunk(c, held) ? append(c, chunk, held) : ND_OK;
+    return ND_OK;
+}
+
+/* NUL ends a sentence, so no piece reaches from one document into the next. */
+static nd_status sample_line(void *context, const nd_text_reader *reader, const char *text,
+                             size_t bytes)
+{
+    (void)reader;
+    sampler *s = context;
+    if (s->has_document)
+        ND_TRY(sample_text(s, "", 1));
+    s->has_document = true;
+    return sample_text(s, text, bytes);
+}
+
+static nd_status sample_document(sampler *s, nd_text_reader *reader)
+{
+    char part[CHUNK_BYTES];
+    for (size_t got = 1; got > 0;) {
+        ND_TRY(nd_text_reader_read(reader, part, sizeof part, &got));
+        ND_TRY(sample_text(s, part, got));
+    }
+    return ND_OK;
 }
 
 static nd_status sample_file(void *context, const char *path, int64_t size, int named)
@@ -115,7 +167,11 @@ static nd_status sample_file(void *context, const char *path, int64_t size, int 
     ND_TRY(open_text(c, path, named, c->left_out, &reader));
     if (!reader)
         return ND_OK;
-    const nd_status status = sample_text(c, reader);
+    sampler s = {.corpus = c};
+    nd_status status = c->options->jsonl_field ? read_lines(c, reader, sample_line, &s, c->left_out)
+                                               : sample_document(&s, reader);
+    if (status == ND_OK && s.held > 0 && select_chunk(c, s.held))
+        status = append(c, s.chunk, s.held);
     nd_text_reader_close(reader);
     return status;
 }
@@ -155,6 +211,9 @@ static const char *strip_source_line(const char *message)
     return *reason ? reason : message;
 }
 
+static const char nothing_usable[] = "they hold no character that can be learned (NUL, U+2581, "
+                                     "U+2585 and bytes that are not UTF-8 cannot)";
+
 static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
 {
     char message[1024] = "";
@@ -175,7 +234,9 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
                    "%d or less, or more text",
                    options->output, text->bytes, options->vocab_size, pieces);
         return ND_FAIL(ND_EDATA, "%s: SentencePiece could not train on %zu bytes of text: %s",
-                       options->output, text->bytes, strip_source_line(message));
+                       options->output, text->bytes,
+                       strstr(message, "sentences_.empty()") ? nothing_usable
+                                                             : strip_source_line(message));
     }
     nd_model_file_normalize_threads(model, model_bytes);
     nd_tokenizer *check = NULL; /* the model must be readable before it is written */
@@ -237,13 +298,12 @@ static nd_status read_corpus(const nd_tokenizer_train_options *options, corpus *
     ND_TRY_GOTO(nd_text_sources_visit(&sources, add_size, text, NULL), done);
     text->total = text->total > 0 ? text->total : 1;
     ND_TRY_GOTO(nd_text_sources_visit(&sources, sample_file, text, text->left_out), done);
-    if (text->bytes == 0 && options->max_bytes > 0 && text->total > 1)
+    if (text->bytes == 0 && options->max_bytes > 0 && text->total > options->max_bytes)
         status = ND_FAIL(ND_EDATA,
                          "%s: nothing of this text fits the %lld bytes of --max-bytes; give more",
                          sorted[0], (long long)options->max_bytes);
     else if (text->bytes == 0)
-        status = ND_FAIL(ND_EDATA, "%s%s hold no text to train on", sorted[0],
-                         options->input_count > 1 ? " and the other inputs" : ": the files here");
+        status = nd_text_sources_fail_empty(&sources, "train on");
 done:
     free(sorted);
     return status;
@@ -277,7 +337,7 @@ nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options, nd_left_
                "bytes and 3 marks)",
                options->vocab_size, RESERVED_PIECES);
     ND_TRY(prepare_output_file(options->output));
-    corpus text = {.binary = options->binary, .left_out = left_out ? left_out : &ignored};
+    corpus text = {.options = options, .left_out = left_out ? left_out : &ignored};
     text.wanted = options->max_bytes > 0 ? options->max_bytes : INT64_MAX;
     text.phase = (double)(options->seed * 0x9e3779b97f4a7c15u >> 40) * 0x1p-24;
     nd_status status = read_corpus(options, &text);

@@ -39,8 +39,9 @@ static nd_status drop_later_steps(const char *path, int64_t last)
     while (getline(&line, &scratch, in) > 0) {
         json_t *object = json_loads(line, 0, NULL);
         const json_t *step = json_object_get(object, "step");
+        line[strcspn(line, "\n")] = '\0'; /* which the last may lack */
         if (json_is_integer(step) && json_integer_value(step) <= last)
-            fputs(line, out);
+            fprintf(out, "%s\n", line);
         json_decref(object);
     }
     free(line);

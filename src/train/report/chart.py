@@ -3,7 +3,8 @@ be read in grey."""
 import math
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 520, 70, 230, 20, 60
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 520, 70, 230, 20, 60  # WIDTH and HEIGHT at least
+LETTER = 7  # width of most letters
 COLOURS = ("#000000", "#c03028", "#1f5fa8", "#2e8540", "#8a4fa0", "#b8760b", "#4a4a4a", "#17858c")
 DASHES = ("", "7 3", "2 3", "10 3 2 3", "14 4", "5 2 1 2 1 2")
 SHADES = ("#1b2a41", "#c9d6df", "#52779c", "#f2a65a", "#7d4e57", "#e8e3d3", "#3e8e7e", "#a3b18a", "#b5838d", "#6d6875")
@@ -21,6 +22,7 @@ class Chart:
     def __init__(self, x_label, y_label, x_range, y_range):
         self.x_range, self.y_range, self.parts = x_range, y_range, []
         self.legends, self.labels = 0, []
+        self.width, self.height = WIDTH, HEIGHT
         self.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, x_label, "middle")
         self.parts.append('<text transform="translate(16 %d) rotate(-90)" text-anchor="middle">%s</text>'
                           % ((TOP + HEIGHT - BOTTOM) / 2, escape(y_label)))
@@ -51,11 +53,16 @@ class Chart:
         x, y = WIDTH - RIGHT + 14, TOP + 8 + 18 * self.legends
         self.legends += 1
         self.text(x + 40, y + 4, name)
+        self.reach(x + 40 + LETTER * len(name), y + 12)
         return x, y
+
+    def reach(self, x, y):
+        """Makes the picture large enough for a text that ends there."""
+        self.width, self.height = max(self.width, x), max(self.height, y)
 
     def label(self, x, y, name):
         """Beside a mark: to the left of one near the right edge, below labels that stand there already."""
-        left = x + 8 + 7 * len(name) > WIDTH - RIGHT
+        left = x + 8 + LETTER * len(name) > WIDTH - RIGHT
         while any(abs(x - other_x) < 90 and abs(y - other_y) < 13 for other_x, other_y in self.labels):
             y += 13
         self.labels.append((x, y))
@@ -65,7 +72,7 @@ class Chart:
         frame = '<rect x="%d" y="%d" width="%d" height="%d" fill="none" stroke="#000000"/>' % (
             LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
         head = ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" '
-                'font-size="12">\n<rect width="100%%" height="100%%" fill="#ffffff"/>\n' % (WIDTH, HEIGHT))
+                'font-size="12">\n<rect width="100%%" height="100%%" fill="#ffffff"/>\n' % (self.width, self.height))
         return head + "\n".join(self.parts + [frame, "</svg>\n"])
 
 
@@ -148,8 +155,11 @@ def bars(y_label, names, stacks):
             heights[j] += value
         x, y = chart.legend(category)
         chart.box(x, y - 7, 34, 14, shade)
+    turned = len(names) > 5 or max(map(len, names), default=0) * LETTER * len(names) > WIDTH - LEFT - RIGHT
     for j, name in enumerate(names):
+        if turned:
+            chart.reach(chart.x(j + 0.5) + LETTER * len(name), HEIGHT - BOTTOM + 16 + 0.4 * LETTER * len(name))
         chart.parts.append('<text transform="translate(%.1f %d) rotate(%d)" text-anchor="%s">%s</text>' % (
-            chart.x(j + 0.5), HEIGHT - BOTTOM + 16, *((18, "start") if len(names) > 5 else (0, "middle")),
+            chart.x(j + 0.5), HEIGHT - BOTTOM + 16, *((18, "start") if turned else (0, "middle")),
             escape(name)))
     return chart.svg()

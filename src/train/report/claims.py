@@ -13,6 +13,7 @@ from runs import NAN, ReportError
 
 ALLOWED = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Call, ast.Attribute,
            ast.Name, ast.Constant, ast.Tuple, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
+WRONG = (ValueError, SyntaxError, AttributeError, TypeError, OverflowError)  # what an expression may raise
 if sys.version_info < (3, 8):
     ALLOWED += (ast.Num, ast.Str)
 
@@ -47,10 +48,13 @@ def format_value(unit, value):
     if math.isinf(value):
         return "never reached"
     percent, sign = abs(100 * value), (value > 0) - (value < 0)
-    return {"saved": "%s%.1f %%" % (("", "−", "+")[sign], percent),
-            "excess": "%s%.2f %%" % (("", "+", "−")[sign], percent),
-            "share": "%.2f %%" % (100 * value), "ratio": "× %.3f" % value,
-            "bytes": "%.2f B/parameter" % value, "gigabytes": "%.2f GB" % value}[unit]
+    texts = {"saved": "%s%.1f %%" % (("", "−", "+")[sign], percent),
+             "excess": "%s%.2f %%" % (("", "+", "−")[sign], percent),
+             "share": "%.2f %%" % (100 * value), "ratio": "× %.3f" % value,
+             "bytes": "%.2f B/parameter" % value, "gigabytes": "%.2f GB" % value}
+    if unit not in texts:
+        raise ValueError("unit '%s'; expected %s" % (unit, ", ".join(texts)))
+    return texts[unit]
 
 
 class Verdict:
@@ -71,6 +75,8 @@ class Claims:
         except (OSError, UnicodeError, configparser.Error, KeyError) as error:
             raise ReportError(2, "%s: cannot be read as claims: %s" % (path, " ".join(str(error).split())))
         self.path = path
+        if not self.configurations:
+            raise ReportError(2, "%s: [configurations] is empty; its first is the baseline" % path)
         self.baseline = next(iter(self.configurations))
         self.claims = [parser[name] for name in parser.sections()
                        if name not in ("systems", "configurations", "report")]
@@ -78,7 +84,7 @@ class Claims:
     def assign_roles(self, runs):
         """Which configuration each run is: by the systems that are on, else by the directory's name."""
         for run in runs:
-            on = {name for name, test in self.systems.items() if evaluate(test, {"run": run})}
+            on = {name for name in self.systems if self._is_on(name, run)}
             by_config = next((role for role, systems in self.configurations.items()
                               if set(systems.split()) == on and run.config is not None), "")
             base = run.path.split("/")[-1]
@@ -91,6 +97,12 @@ class Claims:
                     else "its systems are not those of that configuration"))
             elif named and named != by_config:
                 run.notes.append("named after `%s`, but its systems are those of `%s`" % (named, by_config))
+
+    def _is_on(self, system, run):
+        try:
+            return evaluate(self.systems[system], {"run": run})
+        except WRONG as error:
+            raise ReportError(2, "%s: [systems] %s: %s" % (self.path, system, error))
 
     def apply_to(self, runs):
         """Whether the runs hold the baseline and at least one other configuration."""
@@ -158,9 +170,15 @@ class Claims:
                 for key in (key for key in claim if key.startswith("of ")):
                     bound, claimed = claim[key].split("|", 1)
                     relation, limit = bound.split()
+                    if relation not in (">=", "<="):
+                        raise ValueError("'%s' compares nothing; expected >= or <=" % relation)
                     for role in key.split()[1:]:
+                        if role not in self.configurations:
+                            raise ValueError("'%s' is none of [configurations]" % role)
                         verdicts.append(self._judge(claim, role, (relation, float(limit)), claimed.strip(), runs))
-            except (ValueError, SyntaxError, KeyError, AttributeError, TypeError) as error:
+            except KeyError as error:
+                raise ReportError(2, "%s: claim [%s]: %s is missing" % (self.path, claim.name, error.args[0]))
+            except WRONG as error:
                 raise ReportError(2, "%s: claim [%s]: %s" % (self.path, claim.name, error))
         return verdicts
 

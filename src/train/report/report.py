@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import re
+import shlex
 import sys
 import textwrap
 import time
@@ -41,7 +42,10 @@ def table(head, rows):
 
 
 def code(run):
-    return "`%s`" % plain(run.name)
+    """The run's name as code, which ends at as many backticks as it begins with."""
+    longest = max(map(len, re.findall("`+", run.name)), default=0)
+    return "`%s`" % plain(run.name) if not longest else "%s %s %s" % (
+        "`" * (longest + 1), plain(run.name), "`" * (longest + 1))
 
 
 def claims_section(claims, runs):
@@ -108,8 +112,11 @@ def seeds(runs):
         while any(run.seed == other.seed for other in groups.get(key, [])):
             key = (key[0], key[1] + 1)
         groups.setdefault(key, []).append(run)
-    return [("%s, mean of %d" % (group[0].role or group[0].name, len(group)) if len(group) > 1 else group[0].name,
-             group) for group in groups.values()]
+    return [(mean_name(group), group) for group in groups.values()]
+
+
+def mean_name(group):
+    return "%s, mean of %d" % (group[0].role or group[0].name, len(group)) if len(group) > 1 else group[0].name
 
 
 def memory_categories(runs):
@@ -125,14 +132,14 @@ def memory_section(runs):
         for run in runs:
             sizes = [run.memory(name) for name in categories] + [run.peak()]
             rows.append([code(run), number(run.parameters * 1e-6, 3) + " M"] +
-                        ["%s (%s)" % (number(size / MIB, 2), number(size / run.parameters, 2)) for size in sizes])
+                        ["%s (%s)" % (number(size / MIB, 2), number(size / (run.parameters or NAN), 2)) for size in sizes])
         text += ("\n" + prose("MiB of rank 0, the largest of each category over the run; in brackets bytes for "
                               "each parameter of the model. Where a run has been planned, not made, the last "
                               "column is the sum. Of runs that differ by their seed alone the first stands "
                               "for all.") + "\n" +
                  table(["run", ">parameters"] + [">" + name for name in categories + ["peak RSS"]], rows))
-    rows = [(code(r), number(r.state_bytes / MIB, 3), number(r.state_bytes / r.parameters, 4),
-             number(r.matrix_state_bytes / r.ternary, 4),
+    rows = [(code(r), number(r.state_bytes / MIB, 3), number(r.state_bytes / (r.parameters or NAN), 4),
+             number(r.matrix_state_bytes / (r.ternary or NAN), 4),
              number(r.last("matrix_state_bytes") / (r.last("matrix_weights") or NAN), 4))
             for r in runs if not r.planned]
     return text + ("\n" + prose("Optimizer state alone, as it lies in the newest checkpoint, of all ranks (the "
@@ -143,11 +150,14 @@ def memory_section(runs):
 
 
 def mean_curves(groups, curves):
-    """A curve of each of seeds(); of its runs those with as many points as the first count."""
+    """A curve of each of seeds(); runs with fewer points, as those cut short, have one of their own."""
     means = []
-    for name, group in groups:
-        alike = [curves[run.path] for run in group if len(curves[run.path]) == len(curves[group[0].path])]
-        means.append((name, [tuple(sum(axis) / len(alike) for axis in zip(*places)) for places in zip(*alike)]))
+    for _, group in groups:
+        for count in dict.fromkeys(len(curves[run.path]) for run in group):
+            alike = [run for run in group if len(curves[run.path]) == count]
+            places = zip(*(curves[run.path] for run in alike))
+            means.append((mean_name(alike), [tuple(sum(axis) / len(alike) for axis in zip(*place))
+                                             for place in places]))
     return means
 
 
@@ -216,8 +226,9 @@ def runs_section(runs, first):
         text += ".\n\n" + "".join(notes) + ("\n" if notes else "") + "```sh\n"
         for each in (run, *others):
             text += (each.command.rstrip("\n") if each.command is not None else
-                     "# as far as its directory tells\n%snanochat_dist --config %s/config.ini"
-                     % ("mpirun " if each.ranks > 1 else "", each.name)) + "\n"
+                     "# as far as its directory tells\n%snanochat_dist --config %s"
+                     % ("mpirun -np %d " % each.ranks if each.ranks > 1 else "",
+                        shlex.quote(each.name + "/config.ini"))) + "\n"
         text += "```\n"
     return text
 
@@ -300,7 +311,9 @@ def write_report(version, directory, claims_path, paths):
     files["REPORT.md"] = (HEADING + "%d run%s\n\n" % (len(runs), "" if len(runs) == 1 else "s")
                           + "\n".join(sections))
     write_files(directory, files)
-    print("%s: %d run%s" % (path, len(runs), "" if len(runs) == 1 else "s"), flush=True)
+    said = "%s: %d run%s\n" % (path, len(runs), "" if len(runs) == 1 else "s")
+    sys.stdout.buffer.write(os.fsencode(said))  # a path is any bytes
+    sys.stdout.buffer.flush()
 
 
 def main():

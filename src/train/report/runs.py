@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import sys
 
 NAN = float("nan")
 EVERY_STEP = ("step tokens loss grad_norm step_ms data_wait_ms comm_wait_ms comm_bytes kept_fraction restarts "
@@ -23,7 +24,17 @@ class ReportError(Exception):
 
 
 def is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether this is a number that tables and pictures can hold: no bool, no NaN, and far from overflow."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e100 < value < 1e100
+
+
+def is_step(value):
+    return is_number(value) and isinstance(value, int) and value > 0
+
+
+def printable(text):
+    """The text on one line, without what XML and UTF-8 cannot hold; names of directories may have it."""
+    return "".join(c if c.isprintable() else " " if c in "\t\n" else "\ufffd" for c in text)
 
 
 def median(values):
@@ -32,6 +43,16 @@ def median(values):
         return NAN
     low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
     return low if low == high else 0.5 * (low + high)  # also of infinities
+
+
+def compact(step):
+    """What is read of a step: a run may have a million of them. "mem" becomes memory by category, beside "rss"."""
+    kept = {sys.intern(key): value for key, value in step.items()
+            if isinstance(value, (int, float)) or value is None or key == "approximate"}
+    memory = step.get("mem") if isinstance(step.get("mem"), dict) else {}
+    kept["mem"] = {sys.intern(key): value for key, value in memory.items() if is_number(value)}
+    kept["rss"] = max(kept["mem"].pop(key, 0) for key in ("rss", "peak")) or None
+    return kept
 
 
 class Run:
@@ -69,8 +90,12 @@ class Run:
         return os.path.realpath(given)
 
     def _read_text(self, name):
+        path = os.path.join(self.path, name)
+        if os.path.exists(path) and not os.path.isfile(path):
+            self.notes.append("cannot read %s: not a regular file" % name)
+            return None
         try:
-            with open(os.path.join(self.path, name), encoding="utf-8", errors="replace") as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 return file.read()
         except FileNotFoundError:
             return None
@@ -113,11 +138,11 @@ class Run:
             if not os.path.exists(os.path.join(self.path, "plan.txt")):
                 self.notes.append("no metrics.jsonl")
             return steps
-        for line in text.splitlines():
+        for line in re.finditer(r"\S.*", text):
             try:
-                step = json.loads(line)
-                cut = not (isinstance(step, dict) and is_number(step.get("step")))
-            except ValueError:
+                step = json.loads(line.group())
+                cut = not (isinstance(step, dict) and is_step(step.get("step")))
+            except (ValueError, RecursionError):
                 cut = True
             bad += cut
             if cut:
@@ -125,17 +150,13 @@ class Run:
             # A step that was done again after a restart replaces what came of it the first time.
             while steps and steps[-1]["step"] >= step["step"]:
                 steps.pop()
-            steps.append(step)
+            steps.append(compact(step))
         if cut:
             self.notes.append("the last line of metrics.jsonl is cut off; it is left out")
         if bad > cut:
             self.notes.append("%d lines of metrics.jsonl are not JSON objects with a step; they are left out"
                               % (bad - cut))
         self._note_steps(steps)
-        for step in steps:
-            memory = step.get("mem") if isinstance(step.get("mem"), dict) else {}
-            step["mem"] = {key: value for key, value in memory.items() if is_number(value)}
-            step["rss"] = max((step["mem"].pop(key, 0) for key in ("rss", "peak")), default=0) or None
         return steps
 
     def _read_plan(self):
@@ -153,18 +174,32 @@ class Run:
     def _note_steps(self, steps):
         if not steps:
             self.notes.append("metrics.jsonl holds no step")
+        self._note_missing_steps([step["step"] for step in steps])
         for key in EVERY_STEP if steps else ():
-            missing = sum(not is_number(step.get(key)) for step in steps)
+            # A skipped step has null for what was not finite.
+            missing = sum(not is_number(step.get(key)) and step.get(key, "") is not None for step in steps)
             if missing == len(steps):
                 self.notes.append("metrics.jsonl has no `%s`" % key)
             elif missing:
                 self.notes.append("metrics.jsonl lacks `%s` in %d of %d steps" % (key, missing, len(steps)))
+        skipped = next((step["skipped"] for step in reversed(steps) if is_step(step.get("skipped"))), 0)
+        if skipped:
+            self.notes.append("%d step%s skipped for NaN, infinity or a loss spike"
+                              % (skipped, " was" if skipped == 1 else "s were"))
         before = 0
         for step in steps:
             restarts = step.get("restarts")
             if is_number(restarts) and restarts > before:
                 self.notes.append("resumed before step %d (restart %d)" % (step["step"], restarts))
             before = restarts if is_number(restarts) else before
+
+    def _note_missing_steps(self, present):
+        """Steps before the last that have no line: of a full disk, or of a run that this one went on from."""
+        gaps = [(before + 1, step - 1) for before, step in zip([0] + present, present) if step - before > 1]
+        if gaps:
+            named = ["%d" % first if first == last else "%d to %d" % (first, last) for first, last in gaps[:5]]
+            self.notes.append("metrics.jsonl lacks the lines of steps: %s%s"
+                              % (", ".join(named), " and %d more" % (len(gaps) - 5) if len(gaps) > 5 else ""))
 
     def _ending(self):
         last, end = self.last("step"), self.latest("last_step")
@@ -198,10 +233,10 @@ class Run:
                 return NAN, NAN
             sizes = [(t["name"], t["shape"][0] * t["shape"][1] * BYTES[t["dtype"]])
                      for t in json.loads(text)["tensors"] if t["part"] != "master"]
+            return sum(size for _, size in sizes), sum(size for name, size in sizes if TERNARY.search(name))
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             self.notes.append("its newest checkpoint cannot be read: %s" % error)
             return NAN, NAN
-        return sum(size for _, size in sizes), sum(size for name, size in sizes if TERNARY.search(name))
 
     def finite(self, key):
         return [step[key] for step in self.steps if is_number(step.get(key)) and math.isfinite(step[key])]
@@ -331,4 +366,6 @@ def read_runs(paths):
         for run in runs:
             run.name = "/".join(run.path.split("/")[-parts:])
         parts += 1
+    for run in runs:
+        run.name = printable(run.name)
     return runs
