@@ -20,11 +20,10 @@ typedef struct nd_tokenizer_train_options {
     const char *glob;   /* for directories, e.g. "*.rs"; NULL: every file */
     const char *output; /* the model file to write */
     int vocab_size;
-    int64_t max_bytes; /* of text sampled evenly from the inputs; 0: all */
-    bool binary;       /* files that are not text are read too */
-    const char
-        *jsonl_field; /* inputs are JSON Lines with text in this field; NULL: they are text */
-    bool skip_bad;    /* bad lines of JSON Lines are counted, else an error */
+    int64_t max_bytes;       /* of text sampled evenly from the inputs; 0: all */
+    bool binary;             /* files that are not text are read too */
+    bool skip_bad;           /* bad lines of JSON Lines are counted, else an error */
+    const char *jsonl_field; /* of inputs that are JSON Lines; NULL: they are text */
     int threads;
     uint64_t seed;
 } nd_tokenizer_train_options;
