@@ -59,31 +59,28 @@ static void load_bf16(float *y, const uint16_t *x, int64_t n)
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 
-/* The processor's own rounding, which takes subnormal values as 0. */
-static inline int64_t round_vectors(uint16_t *y, const float *x, int64_t n)
+/* The processor's own rounding, which takes subnormal values as 0, wherever in a row they are. */
+static inline void store_bf16(uint16_t *y, const float *x, int64_t n)
 {
     int64_t i = 0;
     for (; i + 16 <= n; i += 16) {
         const __m256bh rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(x + i));
         memcpy(y + i, &rounded, sizeof rounded);
     }
-    return i;
+    if (i < n) {
+        const __mmask16 rest = (__mmask16)((1u << (n - i)) - 1u);
+        const __m256bh rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(rest, x + i));
+        memcpy(y + i, &rounded, (size_t)(n - i) * sizeof *y);
+    }
 }
 #else
-static inline int64_t round_vectors(uint16_t *y, const float *x, int64_t n)
-{
-    (void)y, (void)x, (void)n;
-    return 0;
-}
-#endif
-
 static inline void store_bf16(uint16_t *y, const float *x, int64_t n)
 {
-    const int64_t done = round_vectors(y, x, n);
 #pragma omp simd
-    for (int64_t i = done; i < n; i++)
+    for (int64_t i = 0; i < n; i++)
         y[i] = round_bf16(x[i]);
 }
+#endif
 
 /* Lane j is one block of Philox4x32-10 (core/base/rng.c), whose four words round four elements. */
 static void store_bf16_stochastic(uint16_t *y, const float *x, uint64_t key, int64_t first,
