@@ -60,6 +60,24 @@ Test(int8, backward_products_agree_with_the_reference)
     harness_close(&h);
 }
 
+/* Tiles of 192 rows and 512 columns, and a result of 2 MiB in bf16, which may be written past the
+ * caches: some rows start at a multiple of 64 bytes. */
+Test(int8, backward_products_of_several_tiles_agree_with_the_reference)
+{
+    static const int64_t large[][3] = {{200, 600, 530}, {1024, 20, 1032}};
+    harness h;
+    if (on_device) /* which has other tiles */
+        return;
+    harness_open(&h);
+    for (int s = 0; s < 2; s++)
+        for (int mix = 0; mix < 2; mix++) {
+            const inputs x = random_inputs(&h, float_dtypes[mix], large[s]);
+            check_int8(&h, &x, float_dtypes[mix]);
+            harness_reset(&h);
+        }
+    harness_close(&h);
+}
+
 /* Codes err by at most half a step of 1/127 of the largest gradient. */
 Test(int8, backward_products_are_near_those_of_whole_gradients)
 {

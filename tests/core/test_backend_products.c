@@ -122,6 +122,24 @@ Test(products, ternary_products_with_group_scales_agree_with_the_reference)
     harness_close(&h);
 }
 
+/* Tiles of 192 rows and 512 columns, blocks of 256 and 512 inner values, and a result of 2 MiB in
+ * bf16, which may be written past the caches: some rows start at a multiple of 64 bytes. */
+Test(products, ternary_products_of_several_tiles_agree_with_the_reference)
+{
+    static const int64_t large[][3] = {{300, 530, 540}, {1024, 1032, 20}};
+    harness h;
+    if (on_device) /* which has other tiles */
+        return;
+    harness_open(&h);
+    for (int s = 0; s < 2; s++)
+        for (int mix = 0; mix < 2; mix++) {
+            const ternary_inputs t = random_ternary(&h, large[s][0], large[s][1], large[s][2], 0);
+            check_ternary(&h, &t, float_dtypes[mix], float_dtypes[mix]);
+            harness_reset(&h);
+        }
+    harness_close(&h);
+}
+
 static void check_gemm(harness *h, const int64_t *size, int mix, float alpha, float beta)
 {
     const int64_t m = size[0], n = size[1], k = size[2];
@@ -152,8 +170,8 @@ Test(products, dense_products_agree_with_the_reference)
             check_gemm(&h, shapes[s], mix, -0.5f, 0.25f);
             harness_reset(&h);
         }
-    for (int mix = 0; mix < 4;
-         mix++) { /* several tiles across, and blocks of the inner dimension */
+    /* Several tiles across, and blocks of the inner dimension, of f32 and of bf16. */
+    for (int mix = 0; mix < 16; mix += mix == 3 ? 9 : 1) {
         check_gemm(&h, (const int64_t[]){70, 530, 300}, mix, -0.5f, 0.25f);
         harness_reset(&h);
     }
@@ -169,8 +187,8 @@ static void check_symmetric(const outputs *c, int64_t m)
 
 Test(products, symmetric_products_agree_with_the_reference)
 {
-    static const int64_t sides[][2] = {{1, 1},     {3, 70},   {64, 5},   {257, 40},
-                                       {300, 300}, {520, 33}, {136, 200}};
+    static const int64_t sides[][2] = {{1, 1},     {3, 70},    {64, 5},   {257, 40},
+                                       {300, 300}, {520, 290}, {136, 200}};
     harness h;
     harness_open(&h);
     for (int s = 0; s < 7; s++)
@@ -246,10 +264,11 @@ Test(products, long_sums_do_not_depend_on_threads)
 }
 
 static const nd_attention_shape attentions[] = {
-    {1, 1, 1, 1, 1, 1, {0}},     {2, 17, 17, 4, 2, 16, {0}},  {1, 130, 200, 6, 2, 64, {0}},
-    {2, 1, 37, 4, 4, 8, {0}},    {1, 3, 150, 8, 2, 64, {0}},  {1, 300, 300, 2, 2, 64, {0}},
-    {1, 70, 70, 12, 4, 80, {0}}, {1, 129, 129, 3, 1, 7, {0}}, {2, 5, 128, 66, 1, 32, {0}},
-    {1, 256, 256, 4, 1, 64, {0}}};
+    {1, 1, 1, 1, 1, 1, {0}},      {2, 17, 17, 4, 2, 16, {0}},   {1, 130, 200, 6, 2, 64, {0}},
+    {2, 1, 37, 4, 4, 8, {0}},     {1, 3, 150, 8, 2, 64, {0}},   {1, 300, 300, 2, 2, 64, {0}},
+    {1, 70, 70, 12, 4, 80, {0}},  {1, 129, 129, 3, 1, 7, {0}},  {2, 5, 128, 66, 1, 32, {0}},
+    {1, 256, 256, 4, 1, 64, {0}}, {1, 140, 140, 4, 2, 48, {0}}, {2, 70, 70, 3, 1, 96, {0}},
+    {1, 40, 200, 2, 2, 128, {0}}};
 enum { ATTENTIONS = sizeof attentions / sizeof *attentions };
 
 static void check_attention(harness *h, const nd_attention_shape *s, nd_dtype in_type,
