@@ -167,13 +167,17 @@ static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
 }
 
 /* Without VNNI panels do all integers. Otherwise packing pays from some number of rows on; in f32
- * oneDNN is faster with AVX-512. */
+ * oneDNN is faster with AVX-512. With AMX panels do all short sums: at a few, such as those of 63
+ * bf16 values or 127 bytes, oneDNN 2.6 stops with an illegal instruction. */
 bool nd_fast_in_panels(const nd_cpu_fast *fast, const nd_product *p)
 {
-    enum { MIN_ROWS = 64 };
-    if (!nd_panel_kind_of(fast, p) || !p->finish)
+    enum { MIN_ROWS = 64, MIN_INNER_BYTES = 128 };
+    const nd_panel_kind *kind = nd_panel_kind_of(fast, p);
+    if (!kind || !p->finish)
         return false;
     if (p->a.dtype == ND_I8 && fast->isa < ND_CPU_ISA_AVX512_VNNI)
+        return true;
+    if (fast->isa == ND_CPU_ISA_AMX && p->k * kind->bytes < MIN_INNER_BYTES)
         return true;
     return p->m >= MIN_ROWS && (p->a.dtype != ND_F32 || fast->isa == ND_CPU_ISA_AVX2);
 }

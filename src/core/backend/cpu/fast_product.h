@@ -13,7 +13,7 @@ nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *product);
 enum { ND_PRODUCTS_MAX = 4 };
 nd_status nd_fast_multiply_several(nd_cpu_fast *fast, const nd_product *products, int count);
 
-/* Whether the project's own panels compute this product, not oneDNN: looks at m, a's dtype, and
+/* Whether the project's own panels compute this product, not oneDNN: looks at m, k, a's dtype, and
  * whether there is a `finish`. */
 bool nd_fast_in_panels(const nd_cpu_fast *fast, const nd_product *product);
 
