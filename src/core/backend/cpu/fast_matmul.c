@@ -130,28 +130,28 @@ size_t nd_matmul_packed_bytes(const nd_matmul *matmul)
                           : nd_onednn_bytes(matmul->product, ND_ONEDNN_B);
 }
 
-/* Packs in panels, if they compute the product. */
-static bool pack_panels(const nd_matmul *m, int threads, const void *b, void *packed)
-{
-    if (!m->panels)
-        return false;
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < nd_panel_matmul_panels(m->panels, &m->shape); i++)
-        nd_panel_matmul_pack(m->panels, &m->shape, b, packed, i);
-    return true;
-}
-
 bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *packed)
 {
-    return pack_panels(matmul, 1, b, packed) ||
-           run_on(1, matmul->packing, thread, (const void *[ND_ONEDNN_OPERANDS]){b, packed});
+    const nd_panel_kind *panels = matmul->panels;
+    const nd_matmul_shape *shape = &matmul->shape;
+    if (!panels)
+        return run_on(1, matmul->packing, thread, (const void *[ND_ONEDNN_OPERANDS]){b, packed});
+    for (int64_t i = 0; i < nd_panel_matmul_panels(panels, shape); i++)
+        nd_panel_matmul_pack(panels, shape, b, packed, i);
+    return true;
 }
 
 bool nd_matmul_pack_by_all(const nd_matmul *matmul, const void *b, void *packed)
 {
-    return pack_panels(matmul, matmul->cache->threads, b, packed) ||
-           run_on(matmul->cache->threads, matmul->packing, 0,
-                  (const void *[ND_ONEDNN_OPERANDS]){b, packed});
+    const int threads = matmul->cache->threads;
+    const nd_panel_kind *panels = matmul->panels;
+    const nd_matmul_shape *shape = &matmul->shape;
+    if (!panels)
+        return run_on(threads, matmul->packing, 0, (const void *[ND_ONEDNN_OPERANDS]){b, packed});
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < nd_panel_matmul_panels(panels, shape); i++)
+        nd_panel_matmul_pack(panels, shape, b, packed, i);
+    return true;
 }
 
 bool nd_matmul_same_packing(const nd_matmul *x, const nd_matmul *y)

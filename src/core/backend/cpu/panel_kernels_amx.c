@@ -185,6 +185,7 @@ static void pack_cols_bf16(void *out, const void *b, int64_t row_stride, int64_t
         char *c = sums;                                                                            \
         const char *rows = a, *cols = b;                                                           \
         const int64_t row_bytes = stride * WORD, half = LINES * row_bytes;                         \
+        __asm__ volatile("" : : : "memory"); /* GCC does not know that tiles are loaded from it */ \
         if (add) {                                                                                 \
             _tile_loadd(0, c, row_bytes);                                                          \
             _tile_loadd(1, c + LINE, row_bytes);                                                   \
