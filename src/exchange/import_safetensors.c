@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 typedef struct import {
@@ -48,6 +49,18 @@ static nd_status open_tokenizer(import *in, const char *directory, FILE *out)
                     (long long)in->model.config.model.vocab_size);
 }
 
+/* A word of a shell's command, in quotes if it needs them. */
+static void print_word(FILE *out, const char *before, const char *path, const char *after)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-";
+    const bool quoted = path[strspn(path, plain)] != '\0';
+    fprintf(out, "%s%s", before, quoted ? "'" : "");
+    for (const char *c = path; *c; c++)
+        fputs(*c == '\'' ? "'\\''" : (char[]){*c, '\0'}, out);
+    fprintf(out, "%s%s", after, quoted ? "'" : "");
+}
+
 static void describe(const import *in, const nd_import_options *options, FILE *out)
 {
     const nd_model_config *m = &in->model.model;
@@ -62,11 +75,11 @@ static void describe(const import *in, const nd_import_options *options, FILE *o
     if (fabs(in->model.epsilon - 1e-5) > 1e-12)
         fprintf(out, "note      its norms add %g under the root; here it is 1e-05\n",
                 in->model.epsilon);
-    fprintf(out,
-            "saved     %s/checkpoints/step_00000000\n"
-            "next      nanochat_dist train --config %s/checkpoints/latest/config.ini --data-path "
-            "DIR --run-dir %s --resume auto\n",
-            options->run, options->run, options->run);
+    fprintf(out, "saved     %s/checkpoints/step_00000000\n", options->run);
+    print_word(out, "next      nanochat_dist train --config ", options->run,
+               "/checkpoints/latest/config.ini");
+    print_word(out, " --data-path DIR --run-dir ", options->run, "");
+    fprintf(out, " --resume auto\n");
 }
 
 /* An earlier run whose checkpoints are elsewhere, and which the import's would be taken for. */

@@ -131,6 +131,17 @@ Test(import, a_second_import_into_the_same_run_is_refused)
     cr_assert(strstr(output, "run/config.ini: there is a run already") != NULL, "%s", output);
 }
 
+Test(import, the_command_that_trains_on_can_be_pasted)
+{
+    train("--set training.total_steps=1");
+    ASSERT_RUNS("mkdir \"it's here\" && "
+                "$B export --checkpoint run --format safetensors --out a && "
+                "$B import --from a --out \"it's here/r\" > said && "
+                "eval \"set -- $(sed -n 's/^next *//p' said)\" && "
+                "test \"$4\" = \"it's here/r/checkpoints/latest/config.ini\" && test -f \"$4\" && "
+                "test \"$8\" = \"it's here/r\"");
+}
+
 Test(import, an_export_fills_an_empty_directory)
 {
     train("--set training.total_steps=1");

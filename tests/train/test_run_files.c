@@ -71,6 +71,19 @@ Test(run_files, memory_categories_stand_in_the_metrics)
     free(text);
 }
 
+Test(run_files, the_log_says_that_recomputing_attention_alone_saves_nothing)
+{
+    char output[4096];
+    cr_assert_eq(nd_test_run_script(
+                     output, sizeof output,
+                     "alone='--total-steps 1 --set hardware.recompute_attention=true'; "
+                     "$T $alone > log && "
+                     "grep 'warning: recompute_attention = true saves nothing' log && rm -r run && "
+                     "$T $alone --set hardware.gradient_checkpointing=true > log && "
+                     "! grep warning log"),
+                 0, "%s", output);
+}
+
 Test(run_files, a_last_line_of_metrics_without_its_end_gets_one_when_the_run_resumes)
 {
     char output[4096];

@@ -76,6 +76,9 @@ static void describe_memory(nd_run *run)
     snprintf(memory + used, sizeof memory - used, "loader %.1f, ", (double)loader / 0x1p20);
     nd_log_line(&run->log, "memory  %sprogram %.1f; %.1f MiB on rank 0 before the first step",
                 memory, (double)run->start.resident / 0x1p20, (double)total / 0x1p20);
+    if (run->config.hardware.recompute_attention && !run->config.hardware.gradient_checkpointing)
+        nd_log_line(&run->log, "warning: recompute_attention = true saves nothing without "
+                               "gradient_checkpointing = true");
 }
 
 /* A run whose data ends before its schedule does. */
