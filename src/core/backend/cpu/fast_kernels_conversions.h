@@ -1,5 +1,6 @@
 /* The kernels that convert, included by fast_kernels_body.h after `select_float`: to and from bf16,
  * and to codes of few bits, which are transposed and packed. */
+
 /* nd_bf16_from_float without a branch. */
 static inline uint16_t round_bf16(float x)
 {

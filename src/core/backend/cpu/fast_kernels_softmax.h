@@ -1,4 +1,5 @@
 /* The softmax kernels of the loss and of attention, included by fast_kernels_body.h. */
+
 /* Adds exp(s x - shift) by lanes, which a row sums once: a sum over lanes takes as long as ten
  * vectors. */
 static inline void exp_by_lanes(double *totals, float *y, const float *x, float s, float shift,

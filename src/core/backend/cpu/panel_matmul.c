@@ -12,11 +12,6 @@ static strides strides_of(const nd_panel_kind *kind, int64_t stride, bool inner_
     return inner_is_row ? (strides){stride * bytes, bytes} : (strides){bytes, stride * bytes};
 }
 
-static int64_t padded(const nd_panel_kind *kind, int64_t k)
-{
-    return nd_fast_ceil(k, kind->step) * kind->step;
-}
-
 bool nd_panel_matmul_covers(const nd_panel_kind *kind, const nd_matmul_shape *s)
 {
     return kind && s->packed_b && s->c != ND_BF16;
@@ -27,14 +22,9 @@ int64_t nd_panel_matmul_panels(const nd_panel_kind *kind, const nd_matmul_shape 
     return nd_fast_ceil(s->n, kind->cols);
 }
 
-static int64_t panel_bytes(const nd_panel_kind *kind, const nd_matmul_shape *s)
-{
-    return kind->cols * padded(kind, s->k) * kind->bytes;
-}
-
 size_t nd_panel_matmul_packed_bytes(const nd_panel_kind *kind, const nd_matmul_shape *s)
 {
-    return (size_t)(nd_panel_matmul_panels(kind, s) * panel_bytes(kind, s));
+    return (size_t)(nd_panel_matmul_panels(kind, s) * nd_panel_bytes(kind, kind->cols, s->k));
 }
 
 /* A panel of a, and a block of c. */
@@ -49,9 +39,9 @@ void nd_panel_matmul_pack(const nd_panel_kind *kind, const nd_matmul_shape *s, c
 {
     const strides by = strides_of(kind, s->ldb, !s->transpose_b);
     const int64_t col = panel * kind->cols;
-    kind->pack_cols((char *)packed + panel * panel_bytes(kind, s), (const char *)b + col * by.col,
-                    by.row / kind->bytes, by.col / kind->bytes, nd_fast_min(kind->cols, s->n - col),
-                    s->k);
+    kind->pack_cols((char *)packed + panel * nd_panel_bytes(kind, kind->cols, s->k),
+                    (const char *)b + col * by.col, by.row / kind->bytes, by.col / kind->bytes,
+                    nd_fast_min(kind->cols, s->n - col), s->k);
 }
 
 /* A block of c that is smaller than a panel each way, through `block`. */
@@ -84,15 +74,16 @@ void nd_panel_matmul_run(const nd_panel_kind *kind, const nd_matmul_shape *s, co
             kind->pack_rows(scratch, (const char *)a + i * by.col + k * by.row,
                             by.row / kind->bytes, by.col / kind->bytes, rows, count);
             for (int64_t j = 0; j < s->n; j += kind->cols) {
-                const char *b = (const char *)packed + j / kind->cols * panel_bytes(kind, s) +
+                const char *b = (const char *)packed +
+                                j / kind->cols * nd_panel_bytes(kind, kind->cols, s->k) +
                                 k * kind->cols * kind->bytes;
                 char *at = (char *)c + (i * s->ldc + j) * (int64_t)sizeof(float);
                 const int64_t cols = nd_fast_min(kind->cols, s->n - j);
                 if (rows == kind->rows && cols == kind->cols)
-                    kind->multiply(at, s->ldc, scratch, b, padded(kind, count), add);
+                    kind->multiply(at, s->ldc, scratch, b, nd_panel_padded(kind, count), add);
                 else
-                    multiply_part(kind, at, s->ldc, rows, cols, scratch, b, padded(kind, count),
-                                  add, block);
+                    multiply_part(kind, at, s->ldc, rows, cols, scratch, b,
+                                  nd_panel_padded(kind, count), add, block);
             }
         }
     if (kind->end)

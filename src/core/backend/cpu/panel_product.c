@@ -16,18 +16,13 @@ typedef struct panel_call {
     int64_t k, block; /* padded */
 } panel_call;
 
-static int64_t panel_bytes(const panel_call *c, int64_t width, int64_t k)
-{
-    return k * width * c->kind->bytes;
-}
-
 static void pack_columns(const panel_call *c, int64_t panel)
 {
     const nd_product *p = c->p;
     const int64_t width = c->kind->cols, col = panel * width;
     const int64_t row_stride = p->transpose_b ? 1 : p->b.cols;
     const int64_t col_stride = p->transpose_b ? p->b.cols : 1;
-    c->kind->pack_cols(c->packed + panel * panel_bytes(c, width, c->k),
+    c->kind->pack_cols(c->packed + panel * nd_panel_bytes(c->kind, width, c->k),
                        nd_element_at(p->b, col * col_stride), row_stride, col_stride,
                        nd_fast_min(width, p->n - col), p->k);
 }
@@ -40,7 +35,7 @@ static void pack_rows(const panel_call *c, nd_tile tile, int64_t first, int64_t 
     const int64_t col_stride = p->transpose_a ? 1 : p->a.cols;
     const int64_t height = c->kind->rows;
     for (int64_t i = 0; i < tile.rows; i += height)
-        c->kind->pack_rows(rows + panel_bytes(c, i, k),
+        c->kind->pack_rows(rows + nd_panel_bytes(c->kind, i, k),
                            nd_element_at(p->a, (tile.row + i) * col_stride + first * row_stride),
                            row_stride, col_stride, nd_fast_min(height, tile.rows - i),
                            nd_fast_min(k, p->k - first));
@@ -82,11 +77,11 @@ static void run_tile(const panel_call *c, nd_tile tile, char *rows)
             const bool by_cols = kind->rows < kind->cols;
             const int64_t i = (by_cols ? index % row_panels : index / col_panels) * kind->rows;
             const int64_t j = (by_cols ? index / row_panels : index % col_panels) * kind->cols;
-            const char *b =
-                c->packed + panel_bytes(c, tile.col + j, c->k) + panel_bytes(c, kind->cols, k);
+            const char *b = c->packed + nd_panel_bytes(c->kind, tile.col + j, c->k) +
+                            nd_panel_bytes(c->kind, kind->cols, k);
             if (i >= first_row(c, tile, j))
                 kind->multiply((int32_t *)tile.values + i * tile.stride + j, tile.stride,
-                               rows + panel_bytes(c, i, count), b, count, add);
+                               rows + nd_panel_bytes(c->kind, i, count), b, count, add);
         }
     }
 }
@@ -110,10 +105,10 @@ static nd_status prepare(nd_cpu_fast *fast, const nd_product *p, int count, pane
         ND_REQUIRE(p[i].finish && p[i].blocked_a == 0 &&
                    (p[i].a.dtype != ND_I8 || !p[i].transpose_a));
         calls[i] = (panel_call){.p = &p[i], .kind = kind};
-        calls[i].k = nd_fast_ceil(p[i].k, kind->step) * kind->step;
+        calls[i].k = nd_panel_padded(kind, p[i].k);
         calls[i].block = nd_fast_min(kind->block, calls[i].k);
         offsets[i] = bytes;
-        bytes += (size_t)(panels * panel_bytes(&calls[i], kind->cols, calls[i].k));
+        bytes += (size_t)(panels * nd_panel_bytes(kind, kind->cols, calls[i].k));
     }
     ND_TRY(nd_fast_grow(&fast->packed, bytes));
     for (int i = 0; i < count; i++)
@@ -170,7 +165,7 @@ nd_status nd_panel_multiply(nd_cpu_fast *fast, const nd_product *p, int count)
     ND_TRY(prepare(fast, p, count, calls, panels));
     const int64_t height = tile_rows(fast, kind, p);
     const int64_t stride = nd_fast_min(TILE_COLS, panels * kind->cols) + LINE;
-    const size_t row_bytes = nd_fast_bytes(panel_bytes(calls, height, calls->block), 1) + 64;
+    const size_t row_bytes = nd_fast_bytes(nd_panel_bytes(kind, height, calls->block), 1) + 64;
     ND_TRY(nd_fast_grow_private(fast, row_bytes + (size_t)(height * stride) * sizeof(int32_t)));
 #pragma omp parallel num_threads(fast->threads)
     {

@@ -34,6 +34,17 @@ typedef struct nd_panel_kind {
     void (*end)(void);
 } nd_panel_kind;
 
+/* k, padded, and the bytes of a panel of `width` rows or columns over that many inner values. */
+static inline int64_t nd_panel_padded(const nd_panel_kind *kind, int64_t k)
+{
+    return nd_fast_ceil(k, kind->step) * kind->step;
+}
+
+static inline int64_t nd_panel_bytes(const nd_panel_kind *kind, int64_t width, int64_t k)
+{
+    return width * nd_panel_padded(kind, k) * kind->bytes;
+}
+
 enum { ND_PANEL_WORDS, ND_PANEL_CODES, ND_PANEL_FLOATS, ND_PANEL_BF16, ND_PANEL_KINDS };
 
 /* The kinds, some of which have no functions. NULL where the compiler's target lacks the
