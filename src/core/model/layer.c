@@ -58,6 +58,7 @@ nd_status nd_layer_scratch_reserve(nd_arena *arena, const nd_model_config *c, in
     const int64_t d = c->hidden_dim, f = c->ffn_dim;
     const int64_t widest = nd_larger(nd_larger(d, c->num_heads * c->head_dim), f);
     ND_TRY(nd_arena_reserve(arena, c->compute, tokens, d, &scratch->hidden));
+    scratch->idle = arena->used;
     ND_TRY(reserve_wide(arena, c, tokens, training, scratch));
     ND_TRY(nd_linear_input_reserve(arena, c->ternary && c->activation_quant, c->compute, tokens,
                                    widest, &scratch->input));

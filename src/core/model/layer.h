@@ -19,6 +19,7 @@ typedef struct nd_layer_activations {
 typedef struct nd_layer_scratch {
     nd_linear_input input; /* of one projection after another: [t, max(d, h*head_dim, f)] */
     nd_view hidden;        /* [t, d] */
+    size_t idle;           /* the byte of the arena where what only layers use begins */
     nd_view wide;          /* [t, f]; training: memory of the next four too */
     nd_view heads;         /* [t, h*head_dim] */
     nd_view dq, dk, dv;    /* as q, k, v */

@@ -117,6 +117,23 @@ int64_t nd_model_loss_sums(const nd_model *m)
     return 2 + m->params.extra_heads;
 }
 
+/* Logits lie over what is idle while the head runs. But Collider keeps logits there, and blocks
+ * that predict further tokens hold dx while their heads run. */
+static nd_status reserve_logits(nd_model *m, nd_arena *arena, bool training)
+{
+    const nd_model_config *c = &m->config;
+    const nd_dtype wide = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    const size_t end = arena->used;
+    if (!c->collider && c->mtp_form != ND_MTP_SEQUENTIAL)
+        arena->used = m->scratch.idle;
+    ND_TRY(nd_arena_reserve(arena, wide, nd_model_logit_rows(c), nd_model_pieces(m), &m->logits));
+    m->idle = nd_view_span(m->scratch.wide, m->logits);
+    if (training && c->compute == ND_BF16 && (c->on_device || m->backend->traits.fast_bf16))
+        ND_TRY(nd_arena_reserve(arena, ND_BF16, m->logits.rows, m->logits.cols, &m->dlogits));
+    arena->used = arena->used > end ? arena->used : end;
+    return ND_OK;
+}
+
 nd_status nd_model_reserve_activations(nd_model *m, nd_arena *arena, bool training)
 {
     const nd_model_config *c = &m->config;
@@ -125,10 +142,7 @@ nd_status nd_model_reserve_activations(nd_model *m, nd_arena *arena, bool traini
     ND_TRY(nd_layer_scratch_reserve(arena, c, m->tokens, training, &m->scratch));
     if (training)
         ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
-    ND_TRY(nd_arena_reserve(arena, wide, nd_model_logit_rows(c), nd_model_pieces(m), &m->logits));
-    m->idle = nd_view_span(m->scratch.wide, m->logits);
-    if (training && c->compute == ND_BF16 && (c->on_device || m->backend->traits.fast_bf16))
-        ND_TRY(nd_arena_reserve(arena, ND_BF16, m->logits.rows, m->logits.cols, &m->dlogits));
+    ND_TRY(reserve_logits(m, arena, training));
     ND_TRY(nd_arena_reserve(arena, ND_I32, 1, m->tokens, &m->inputs));
     ND_TRY(nd_arena_reserve(arena, ND_I32, m->tokens, nd_cross_entropy_offsets(&c->loss),
                             &m->targets));

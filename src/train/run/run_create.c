@@ -88,7 +88,7 @@ static nd_status initialize_master(nd_run *run, const nd_param *param, nd_view m
 
 static nd_status initialize_masters(nd_run *run)
 {
-    enum { CHUNK = 1 << 22 };
+    enum { CHUNK = 1 << 20 };
     nd_backend *b = run->backend;
     const nd_params *params = &run->model->params;
     const size_t bytes = CHUNK * sizeof(float);

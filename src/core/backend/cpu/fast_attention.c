@@ -65,11 +65,10 @@ static void softmax_block(const nd_fast_kernels *k, const forward_call *c, forwa
         const int64_t visible = padding ? 1 : nd_attention_visible(&p->shape, index);
         const int64_t at = row * ND_KEY_TILE, total = tiles * ND_KEY_TILE;
         float *scores = s.scores + at, shift;
-        const double sum =
-            p->dtype == ND_BF16
-                ? k->softmax_tiles_bf16((uint16_t *)s.probabilities + at, scores, stride, visible,
-                                        total, p->scale, &shift)
-                : k->softmax_tiles(scores, stride, ND_KEY_TILE, visible, total, p->scale, &shift);
+        const double sum = p->dtype == ND_BF16
+                               ? k->softmax_tiles_bf16((uint16_t *)s.probabilities + at, scores,
+                                                       stride, visible, total, p->scale, &shift)
+                               : k->softmax_tiles(scores, stride, visible, total, p->scale, &shift);
         inverse_sum[row] = (float)(1.0 / sum);
         if (padding)
             continue;
@@ -186,7 +185,7 @@ static void attend_query(const nd_fast_kernels *k, const forward_call *c, int64_
     const int64_t d = s->head_dim, head = index % s->heads, row_of_q = index / s->heads;
     const int64_t sequence = nd_attention_token(s, row_of_q) / s->query_len;
     const int64_t kv_head = head / c->plan.group, visible = nd_attention_visible(s, row_of_q);
-    float *scores = space, *row = space + s->key_len, *sum_of_values = row + d,
+    float *scores = space, *row = space + c->plan.tiles * ND_KEY_TILE, *sum_of_values = row + d,
           *query = row + 2 * d;
     const float *loaded = nd_fast_load(k, c->q, index * d, d, query);
     for (int64_t j = 0; j < visible; j++) {
@@ -195,7 +194,7 @@ static void attend_query(const nd_fast_kernels *k, const forward_call *c, int64_
     }
     float shift;
     const double sum =
-        k->softmax_tiles(scores, visible, visible, visible, visible, c->plan.scale, &shift);
+        k->softmax_tiles(scores, ND_KEY_TILE, visible, visible, c->plan.scale, &shift);
     memset(sum_of_values, 0, (size_t)d * sizeof *sum_of_values);
     for (int64_t j = 0; j < visible; j++) {
         const int64_t at = ((sequence * s->key_len + j) * s->kv_heads + kv_head) * d;
@@ -210,7 +209,8 @@ static void attend_query(const nd_fast_kernels *k, const forward_call *c, int64_
 static nd_status attention_rows(nd_cpu_fast *fast, const forward_call *c)
 {
     const nd_attention_shape *s = &c->plan.shape;
-    ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(s->key_len + 3 * s->head_dim, sizeof(float))));
+    const int64_t scores = c->plan.tiles * ND_KEY_TILE;
+    ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(scores + 3 * s->head_dim, sizeof(float))));
 #pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1)
     for (int64_t index = 0; index < c->kept * s->heads; index++)
         attend_query(fast->kernels, c, index, fast->private[nd_fast_thread()].memory);

@@ -8,12 +8,10 @@ nd_status nd_fast_grow(nd_fast_arena *arena, size_t bytes)
     if (bytes <= arena->bytes)
         return ND_OK;
     const size_t rounded = (bytes + 4095) / 4096 * 4096;
-    void *memory = aligned_alloc(64, rounded);
-    ND_FAIL_IF(!memory, ND_ENOMEM, "the workspace cannot grow to %zu bytes", rounded);
     free(arena->memory);
-    arena->memory = memory;
-    arena->bytes = rounded;
-    return ND_OK;
+    arena->memory = aligned_alloc(64, rounded);
+    arena->bytes = arena->memory ? rounded : 0;
+    return ND_CHECK(arena->memory, ND_ENOMEM, "the workspace cannot grow to %zu bytes", rounded);
 }
 
 nd_status nd_fast_grow_private(nd_cpu_fast *fast, size_t bytes)

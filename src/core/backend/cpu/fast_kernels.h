@@ -116,19 +116,18 @@ typedef struct nd_fast_kernels {
     void (*softmax_moments)(float *e, const float *x, float largest, double *sum, double *tilt,
                             int64_t n);
     void (*softmax_gradient)(float *x, const float *e, const nd_softmax_gradient *g, int64_t n);
-    /* One row of scores in tiles of `width` columns, `stride` elements apart, `total` columns in
-     * all: the first `visible` become exp(s x - shift), shift = s max x, the others 0. Returns the
-     * sum. */
-    double (*softmax_tiles)(float *x, int64_t stride, int64_t width, int64_t visible, int64_t total,
-                            float s, float *shift);
-    /* The same into bf16, in tiles of ND_SOFTMAX_TILE columns. */
+    /* One row of scores in whole tiles of ND_SOFTMAX_TILE columns, `stride` elements apart, `total`
+     * columns in all: the first `visible` become exp(s x - shift), shift = s max x, the others 0.
+     * Returns the sum. */
+    double (*softmax_tiles)(float *x, int64_t stride, int64_t visible, int64_t total, float s,
+                            float *shift);
     double (*softmax_tiles_bf16)(uint16_t *narrow, const float *x, int64_t stride, int64_t visible,
                                  int64_t total, float s, float *shift);
     /* Rows of scores p and of d = dout v, one row a key and one column a query, turn into the
      * probabilities exp(s p - lse[i]) and their gradients p (d - delta[i]) s. */
     void (*attention_gradient)(float *p, float *d, const float *lse, const float *delta, float s,
                                int64_t rows, int64_t n);
-    /* The same, into bf16. */
+    /* The same, into bf16; n is a multiple of 16, as a block of queries has rows. */
     void (*attention_gradient_bf16)(uint16_t *narrow_p, uint16_t *narrow_d, const float *p,
                                     const float *d, const float *lse, const float *delta, float s,
                                     int64_t rows, int64_t n);

@@ -1,30 +1,26 @@
 /* The softmax kernels of the loss and of attention, included by fast_kernels_body.h. */
 
-/* Adds exp(s x - shift) by lanes, which a row sums once: a sum over lanes takes as long as ten
- * vectors. */
-static inline void exp_by_lanes(double *totals, float *y, const float *x, float s, float shift,
-                                int64_t n)
+/* The first n of a tile of ND_SOFTMAX_TILE columns become exp(s x - shift), the others 0. Adds them
+ * by lanes, which a row sums once: a sum over lanes takes as long as ten vectors. */
+static inline void exp_of_tile(double *totals, float *y, const float *x, float s, float shift,
+                               int64_t n)
 {
-    float sums[ND_LANES] = {0}, rest[ND_LANES] = {0};
-    int64_t i = 0;
-    for (; i + ND_LANES <= n; i += ND_LANES)
+    float sums[ND_LANES] = {0};
+    for (int64_t i = 0; i < ND_SOFTMAX_TILE; i += ND_LANES) {
+        const int32_t visible = (int32_t)(n - i);
+        if (visible <= 0) {
+            memset(y + i, 0, ND_LANES * sizeof *y);
+            continue;
+        }
 #pragma omp simd
-        for (int64_t j = 0; j < ND_LANES; j++) {
-            const float e = exp_fast(s * x[i + j] - shift);
+        for (int32_t j = 0; j < ND_LANES; j++) {
+            const float e = select_float(j < visible, exp_fast(s * x[i + j] - shift), 0.0f);
             y[i + j] = e;
             sums[j] += e;
         }
-    if (i < n) {
-        memcpy(rest, x + i, (size_t)(n - i) * sizeof *x);
-#pragma omp simd
-        for (int64_t j = 0; j < ND_LANES; j++) {
-            rest[j] = select_float(i + j < n, exp_fast(s * rest[j] - shift), 0.0f);
-            sums[j] += rest[j];
-        }
-        memcpy(y + i, rest, (size_t)(n - i) * sizeof *y);
     }
 #pragma omp simd
-    for (int64_t j = 0; j < ND_LANES; j++)
+    for (int j = 0; j < ND_LANES; j++)
         totals[j] += (double)sums[j];
 }
 
@@ -65,30 +61,32 @@ static void softmax_gradient(float *x, const float *e, const nd_softmax_gradient
         x[i] = e[i] * (c.base + c.slope * (x[i] - c.lse)) - c.floor;
 }
 
-static float max_of_tiles(const float *x, int64_t stride, int64_t width, int64_t visible)
+static float max_of_tiles(const float *x, int64_t stride, int64_t visible)
 {
-    const float least = -INFINITY;
-    max_lanes maxima = least + (max_lanes){0};
-    for (int64_t at = 0; at < visible; at += width)
-        max_by_lanes(&maxima, x + at / width * stride, visible - at < width ? visible - at : width);
-    return max_of_lanes(&maxima);
+    float maxima[ND_LANES];
+    for (int j = 0; j < ND_LANES; j++)
+        maxima[j] = -INFINITY;
+    for (int64_t at = 0; at < visible; at += ND_SOFTMAX_TILE, x += stride)
+        for (int64_t i = 0; i < ND_SOFTMAX_TILE && i < visible - at; i += ND_LANES) {
+            const int32_t left = (int32_t)(visible - at - i);
+#pragma omp simd
+            for (int32_t j = 0; j < ND_LANES; j++) {
+                const float next = select_float(j < left, x[i + j], -INFINITY);
+                maxima[j] = select_float(next > maxima[j], next, maxima[j]);
+            }
+        }
+    max_lanes lanes;
+    memcpy(&lanes, maxima, sizeof lanes);
+    return max_of_lanes(&lanes);
 }
 
-static double softmax_tiles(float *x, int64_t stride, int64_t width, int64_t visible, int64_t total,
-                            float s, float *shift)
+static double softmax_tiles(float *x, int64_t stride, int64_t visible, int64_t total, float s,
+                            float *shift)
 {
     double totals[ND_LANES] = {0};
-    *shift = s * max_of_tiles(x, stride, width, visible);
-    for (int64_t at = 0; at < total; at += width) {
-        float *tile = x + at / width * stride;
-        const int64_t left = visible - at;
-        const int64_t n = left < 0 ? 0 : left < width ? left : width;
-        for (int64_t i = 0; i < n; i += ND_SOFTMAX_TILE)
-            exp_by_lanes(totals, tile + i, tile + i, s, *shift,
-                         n - i < ND_SOFTMAX_TILE ? n - i : ND_SOFTMAX_TILE);
-        for (int64_t i = n; i < width; i++)
-            tile[i] = 0.0f;
-    }
+    *shift = s * max_of_tiles(x, stride, visible);
+    for (int64_t at = 0; at < total; at += ND_SOFTMAX_TILE, x += stride)
+        exp_of_tile(totals, x, x, s, *shift, visible - at);
     return sum_of_lanes(totals);
 }
 
@@ -96,14 +94,11 @@ static double softmax_tiles_bf16(uint16_t *narrow, const float *x, int64_t strid
                                  int64_t total, float s, float *shift)
 {
     double totals[ND_LANES] = {0};
-    *shift = s * max_of_tiles(x, stride, ND_SOFTMAX_TILE, visible);
+    *shift = s * max_of_tiles(x, stride, visible);
     for (int64_t at = 0; at < total; at += ND_SOFTMAX_TILE, x += stride, narrow += stride) {
-        const int64_t left = visible - at;
-        const int64_t n = left < 0 ? 0 : left < ND_SOFTMAX_TILE ? left : ND_SOFTMAX_TILE;
         float row[ND_SOFTMAX_TILE];
-        exp_by_lanes(totals, row, x, s, *shift, n);
-        store_bf16(narrow, row, n);
-        memset(narrow + n, 0, (size_t)(ND_SOFTMAX_TILE - n) * sizeof *narrow);
+        exp_of_tile(totals, row, x, s, *shift, visible - at);
+        store_bf16(narrow, row, ND_SOFTMAX_TILE);
     }
     return sum_of_lanes(totals);
 }
@@ -125,17 +120,15 @@ static void attention_gradient_bf16(uint16_t *narrow_p, uint16_t *narrow_d, cons
                                     const float *d, const float *lse, const float *delta, float s,
                                     int64_t rows, int64_t n)
 {
-    enum { LANES = 64 };
-    float probability[LANES], gradient[LANES];
     for (int64_t row = 0; row < rows; row++, p += n, d += n, narrow_p += n, narrow_d += n)
-        for (int64_t at = 0; at < n; at += LANES) {
-            const int64_t count = n - at < LANES ? n - at : LANES;
+        for (int64_t at = 0; at < n; at += ND_LANES) {
+            float probability[ND_LANES], gradient[ND_LANES];
 #pragma omp simd
-            for (int64_t i = 0; i < count; i++) {
+            for (int64_t i = 0; i < ND_LANES; i++) {
                 probability[i] = exp_fast(s * p[at + i] - lse[at + i]);
                 gradient[i] = probability[i] * (d[at + i] - delta[at + i]) * s;
             }
-            store_bf16(narrow_p + at, probability, count);
-            store_bf16(narrow_d + at, gradient, count);
+            store_bf16(narrow_p + at, probability, ND_LANES);
+            store_bf16(narrow_d + at, gradient, ND_LANES);
         }
 }

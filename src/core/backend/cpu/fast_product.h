@@ -10,7 +10,7 @@ nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *product);
 /* Up to ND_PRODUCTS_MAX products with the same m and n, types and layouts, which `finish` adds up:
  * each tile of one after another where that keeps the tile of the result in cache. Errors: as
  * nd_fast_multiply. */
-enum { ND_PRODUCTS_MAX = 4 };
+enum { ND_PRODUCTS_MAX = 2 };
 nd_status nd_fast_multiply_several(nd_cpu_fast *fast, const nd_product *products, int count);
 
 /* Whether the project's own panels compute this product, not oneDNN: looks at m, k, a's dtype, and
