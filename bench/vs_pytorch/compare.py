@@ -10,7 +10,8 @@ usage: bench/vs_pytorch/compare.py [--dir DIR] [--steps N] [--optimizer adamw|mu
   --micro N        sequences computed at once, of the 8 of a step; may be given more than once (8)
   --precision P    PyTorch's; may be given twice (both)
   --isa ISA        limits nanochat_dist and PyTorch to an instruction set: AVX2, AVX512_CORE ... (all)
-  --checkpointing  times nanochat_dist with gradient checkpointing too, a row of its own
+  --checkpointing  times nanochat_dist with recompute_ffn and with gradient_checkpointing too, each a row
+                   of its own
   --limit S        seconds after which a PyTorch measurement is given up (200): bf16 without bf16 instructions
                    takes minutes a step
 
@@ -54,10 +55,13 @@ def environment(isa, **variables):
     return e
 
 
-def ours(optimizer, micro, checkpointing, steps, isa):
+SAVINGS = [None, "recompute_ffn", "gradient_checkpointing"]
+
+
+def ours(optimizer, micro, saving, steps, isa):
     words = [BENCH, "--steps", str(steps), "--set", f"training.optimizer_type={optimizer}",
-             "--set", f"training.micro_batch_size={micro}",
-             "--set", f"hardware.gradient_checkpointing={str(checkpointing).lower()}"]
+             "--set", f"training.micro_batch_size={micro}"]
+    words += ["--set", f"hardware.{saving}=true"] if saving else []
     chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
     waiting = {} if chosen else {"GOMP_SPINCOUNT": "10000"}  # as nanochat_dist sets it for itself
     done = subprocess.run(words, env=environment(isa, **waiting), capture_output=True, text=True)
@@ -65,7 +69,7 @@ def ours(optimizer, micro, checkpointing, steps, isa):
         fail(f"{' '.join(words)} failed: {done.stderr.strip()}")
     find = lambda pattern: float(re.search(pattern, done.stdout).group(1))
     return {
-        "name": f"nanochat_dist, {micro} at once" + ", checkpointing" * checkpointing,
+        "name": f"nanochat_dist, {micro} at once" + (f", {saving}" if saving else ""),
         "parameters": find(r"([\d.]+)M parameters"),
         "step_s": find(r"step \| ([\d.]+) ms") / 1e3,
         "peak_bytes": find(r"its peak \| ([\d.]+)") * 2**20,
@@ -98,14 +102,14 @@ def counted(runs):
 
 def compare(python, optimizer, a):
     micros = a.micro or [8]
-    modes = [(m, c) for c in [False, True][:1 + a.checkpointing] for m in micros]
-    first = [ours(optimizer, m, c, a.steps, a.isa) for m, c in modes]
+    modes = [(m, s) for s in SAVINGS[:3 if a.checkpointing else 1] for m in micros]
+    first = [ours(optimizer, m, s, a.steps, a.isa) for m, s in modes]
     others = [theirs(python, optimizer, m, p, c, a.steps, a.isa, a.limit)
               for m in micros for p in a.precision or ["fp32", "bf16"] for c in (False, True)]
     others = [r for r in others if r]
     if not others:
         fail("PyTorch did not run at all")
-    last = [ours(optimizer, m, c, a.steps, a.isa) for m, c in modes]
+    last = [ours(optimizer, m, s, a.steps, a.isa) for m, s in modes]
     both = [max(pair, key=lambda r: r["step_s"]) for pair in zip(first, last)]
     for r in others:
         if abs(r["parameters"] / 1e6 - both[0]["parameters"]) > 0.006:

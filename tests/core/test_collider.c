@@ -336,13 +336,14 @@ Test(collider, fast_gradients_match_those_in_double)
 
 Test(collider, with_checkpointing_gives_the_same_gradients_to_the_bit)
 {
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 6; i++) {
         nd_model_config config = collider_config(ND_ARCH_BITNET, ND_BF16, 0.6, 0.4);
         config.collider_params.rule = i % 2 != 0 ? ND_COLLIDER_LOSS : ND_COLLIDER_SAMPLE;
         predict_further(&config);
         nd_model_fixture plain = nd_model_fixture_create(&config, false, seed);
-        config.checkpointing = true;
-        config.recompute_attention = i / 2 != 0;
+        config.recompute_ffn = i / 2 == 0;
+        config.checkpointing = i / 2 != 0;
+        config.recompute_attention = i / 2 == 2;
         nd_model_fixture lean = nd_model_fixture_create(&config, false, seed);
         for (int pass = 0; pass < 2; pass++)
             cr_assert_eq(nd_model_fixture_train(&plain, pass > 0),

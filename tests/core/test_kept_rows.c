@@ -298,6 +298,15 @@ Test(kept_rows, with_checkpointing_only_keys_and_values_are_recomputed_for_all_t
     }
 }
 
+Test(kept_rows, gate_and_up_are_recomputed_for_the_kept_tokens_alone)
+{
+    nd_model_config config = filtering_config(ND_ARCH_BITNET);
+    config.recompute_ffn = true;
+    const int64_t rows = check_rows(&config, 0);
+    cr_assert_eq(calls_of("ternary_gemm", rows), 2 * 2);
+    cr_assert_eq(calls_of("ternary_gemm_dw", rows), 7 * 3);
+}
+
 Test(kept_rows, extra_heads_and_blocks_have_the_kept_tokens_alone)
 {
     for (int form = ND_MTP_SEQUENTIAL; form <= ND_MTP_SEPARATE; form++) {

@@ -212,18 +212,25 @@ Test(model, checkpointing_gives_the_same_gradients_to_the_bit)
     for (int arch = 0; arch < 2; arch++) {
         nd_model_config config = nd_model_fixture_config((nd_arch)arch, ND_BF16);
         nd_model_fixture plain = nd_model_fixture_create(&config, false, seed);
+        config.recompute_ffn = true;
+        nd_model_fixture narrow = nd_model_fixture_create(&config, false, seed);
+        config.recompute_ffn = false;
         config.checkpointing = true;
         nd_model_fixture lean = nd_model_fixture_create(&config, false, seed);
         config.recompute_attention = true;
         nd_model_fixture leanest = nd_model_fixture_create(&config, false, seed);
         const double loss = nd_model_fixture_train(&plain, false);
+        cr_assert_eq(nd_model_fixture_train(&narrow, false), loss);
         cr_assert_eq(nd_model_fixture_train(&lean, false), loss);
         cr_assert_eq(nd_model_fixture_train(&leanest, false), loss);
+        assert_same_bits(&plain, &narrow);
         assert_same_bits(&plain, &lean);
         assert_same_bits(&plain, &leanest);
-        cr_assert_lt(lean.activations.size, plain.activations.size);
+        cr_assert_lt(narrow.activations.size, plain.activations.size);
+        cr_assert_lt(lean.activations.size, narrow.activations.size);
         cr_assert_lt(leanest.activations.size, lean.activations.size);
         nd_model_fixture_destroy(&plain);
+        nd_model_fixture_destroy(&narrow);
         nd_model_fixture_destroy(&lean);
         nd_model_fixture_destroy(&leanest);
     }

@@ -116,10 +116,11 @@ static double expected(const nd_model_config *c, double kept)
 
 Test(operations, of_a_pass_are_those_of_its_products)
 {
-    for (int checkpointing = 0; checkpointing < 3; checkpointing++) {
+    for (int checkpointing = 0; checkpointing < 4; checkpointing++) {
         nd_model_config c = sizes(checkpointing ? ND_ARCH_LLAMA : ND_ARCH_BITNET);
-        c.checkpointing = checkpointing != 0;
+        c.checkpointing = checkpointing == 1 || checkpointing == 2;
         c.recompute_attention = checkpointing == 2;
+        c.recompute_ffn = checkpointing == 3;
         c.int8_gradients = checkpointing != 0;
         cr_assert_eq(measured(&c), expected(&c, 1.0), "%.0f, expected %.0f", counted,
                      expected(&c, 1.0));
@@ -180,11 +181,12 @@ Test(operations, count_the_heads_of_further_tokens_that_run)
  * room between the passes are computed again. */
 Test(operations, of_filtered_tokens_are_left_out_of_the_backward_pass)
 {
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 8; i++) {
         nd_model_config c = sizes(ND_ARCH_BITNET);
-        c.checkpointing = i % 3 != 0;
-        c.recompute_attention = i % 3 == 2;
-        c.mtp_form = i / 3 != 0 ? ND_MTP_SEQUENTIAL : ND_MTP_SHARED;
+        c.checkpointing = i % 4 == 1 || i % 4 == 2;
+        c.recompute_attention = i % 4 == 2;
+        c.recompute_ffn = i % 4 == 3;
+        c.mtp_form = i / 4 != 0 ? ND_MTP_SEQUENTIAL : ND_MTP_SHARED;
         c.mtp_tokens = 2;
         c.loss.offset_weight[0] = c.loss.offset_weight[1] = 1.0f;
         c.collider = true;

@@ -108,6 +108,7 @@ Test(plan, says_what_does_not_fit_and_what_would_help)
     cr_assert_eq(code, 0, "%s", output);
     cr_assert(strstr(output, "does not fit") != NULL, "%s", output);
     cr_assert(strstr(output, "gradient_checkpointing") != NULL, "%s", output);
+    cr_assert(strstr(output, "hardware.recompute_ffn = true") != NULL, "%s", output);
     nd_test_shell(output, sizeof output,
                   "%s plan --config %s --ranks 2 --device-memory 100K --set "
                   "hardware.gradient_checkpointing=true",

@@ -147,7 +147,8 @@ typedef struct nd_config {
     } data;
     struct {
         int target;
-        bool gradient_checkpointing, recompute_attention, pack_ternary_weights, cuda_graphs;
+        bool gradient_checkpointing, recompute_attention, recompute_ffn, pack_ternary_weights;
+        bool cuda_graphs;
         int attention_backend; /* nd_attention_choice */
         int precision, backward_precision;
         int64_t threads;

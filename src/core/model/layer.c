@@ -8,9 +8,26 @@ static nd_status reserve_attention(nd_arena *arena, const nd_model_config *c, in
                             &acts->lse);
 }
 
+/* All but gate and up. */
+static nd_status reserve_narrow(nd_arena *arena, const nd_model_config *c, int64_t tokens,
+                                nd_layer_activations *acts)
+{
+    const nd_dtype type = c->compute;
+    const int64_t d = c->hidden_dim, wide = c->num_heads * c->head_dim;
+    const int64_t kv = c->num_kv_heads * c->head_dim;
+    ND_TRY(nd_arena_reserve(arena, type, tokens, d, &acts->x));
+    ND_TRY(reserve_attention(arena, c, tokens, acts));
+    ND_TRY(nd_arena_reserve(arena, type, tokens, wide, &acts->q));
+    ND_TRY(nd_arena_reserve(arena, type, tokens, kv, &acts->k));
+    ND_TRY(nd_arena_reserve(arena, type, tokens, kv, &acts->v));
+    return nd_arena_reserve(arena, type, tokens, d, &acts->x_mid);
+}
+
 nd_status nd_layer_checkpoint_reserve(nd_arena *arena, const nd_model_config *c, int64_t tokens,
                                       nd_layer_activations *acts)
 {
+    if (!c->checkpointing)
+        return reserve_narrow(arena, c, tokens, acts);
     ND_TRY(nd_arena_reserve(arena, c->compute, tokens, c->hidden_dim, &acts->x));
     return c->recompute_attention ? ND_OK : reserve_attention(arena, c, tokens, acts);
 }
@@ -18,17 +35,9 @@ nd_status nd_layer_checkpoint_reserve(nd_arena *arena, const nd_model_config *c,
 nd_status nd_layer_activations_reserve(nd_arena *arena, const nd_model_config *c, int64_t tokens,
                                        nd_layer_activations *acts)
 {
-    const nd_dtype type = c->compute;
-    const int64_t d = c->hidden_dim, wide = c->num_heads * c->head_dim;
-    const int64_t kv = c->num_kv_heads * c->head_dim, f = c->ffn_dim;
-    ND_TRY(nd_arena_reserve(arena, type, tokens, d, &acts->x));
-    ND_TRY(reserve_attention(arena, c, tokens, acts));
-    ND_TRY(nd_arena_reserve(arena, type, tokens, wide, &acts->q));
-    ND_TRY(nd_arena_reserve(arena, type, tokens, kv, &acts->k));
-    ND_TRY(nd_arena_reserve(arena, type, tokens, kv, &acts->v));
-    ND_TRY(nd_arena_reserve(arena, type, tokens, d, &acts->x_mid));
-    ND_TRY(nd_arena_reserve(arena, type, tokens, f, &acts->gate));
-    return nd_arena_reserve(arena, type, tokens, f, &acts->up);
+    ND_TRY(reserve_narrow(arena, c, tokens, acts));
+    ND_TRY(nd_arena_reserve(arena, c->compute, tokens, c->ffn_dim, &acts->gate));
+    return nd_arena_reserve(arena, c->compute, tokens, c->ffn_dim, &acts->up);
 }
 
 /* `wide`, and in the same memory the gradients of attention, whose backward pass begins when that
@@ -221,15 +230,23 @@ nd_status nd_layer_compact_rows(nd_backend *b, nd_view *view, nd_cview rows)
     return b->ops.gather_rows(b, *view, nd_as_const(all), rows);
 }
 
+/* All but gate and up, which get the same number of rows. */
+static nd_status compact_narrow(nd_backend *b, nd_cview rows, nd_layer_activations *part)
+{
+    nd_view *const views[] = {&part->x, &part->q, &part->o, &part->lse, &part->x_mid};
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+        ND_TRY(nd_layer_compact_rows(b, views[i], rows));
+    part->gate.rows = part->up.rows = rows.cols;
+    return ND_OK;
+}
+
 nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
                            nd_layer_activations *part)
 {
     *part = *acts;
-    nd_view *const views[] = {&part->x,     &part->q,    &part->o, &part->lse,
-                              &part->x_mid, &part->gate, &part->up};
-    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
-        ND_TRY(nd_layer_compact_rows(b, views[i], rows));
-    return ND_OK;
+    ND_TRY(nd_layer_compact_rows(b, &part->gate, rows));
+    ND_TRY(nd_layer_compact_rows(b, &part->up, rows));
+    return compact_narrow(b, rows, part);
 }
 
 /* As nd_layer_compact, before the others have values. */
@@ -244,12 +261,10 @@ static nd_status compact_checkpoint(const nd_layer_pass *p, nd_layer_activations
     return ND_OK;
 }
 
-nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *part)
+/* Up to x_mid. */
+static nd_status recompute_attention_half(nd_layer_pass p, nd_layer_activations *part)
 {
-    nd_layer_pass p = *pass;
     nd_linear_input input;
-    *part = *pass->acts;
-    p.acts = part;
     ND_TRY(norm_of(&p, part->x, ND_ATTN_NORM, &input));
     ND_TRY(keys_and_values(&p, &input));
     if (p.rows.data) {
@@ -261,7 +276,18 @@ nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *pa
     ND_TRY(queries(&p, &input));
     if (p.config->recompute_attention)
         ND_TRY(attention_forward(&p));
-    ND_TRY(attention_output(&p));
+    return attention_output(&p);
+}
+
+nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *part)
+{
+    nd_layer_pass p = *pass;
+    *part = *pass->acts;
+    p.acts = part;
+    if (p.config->checkpointing)
+        ND_TRY(recompute_attention_half(p, part));
+    else if (p.rows.data)
+        ND_TRY(compact_narrow(p.backend, p.rows, part));
     return gate_and_up(&p);
 }
 

@@ -43,13 +43,20 @@ typedef struct nd_layer_gradients {
     nd_view dw[ND_LAYER_PARAM_COUNT];
 } nd_layer_gradients;
 
-/* Reserves a layer's activations of `tokens` tokens, or only those that nd_layer_recompute needs:
- * x, and unless config->recompute_attention o and lse; the scratch of all layers. Errors: those of
- * nd_arena_reserve. */
+/* Reserves a layer's activations of `tokens` tokens, or only those that nd_layer_recompute needs
+ * and leaves the others as they are; the scratch of all layers. Errors: those of nd_arena_reserve.
+ */
 nd_status nd_layer_activations_reserve(nd_arena *arena, const nd_model_config *config,
                                        int64_t tokens, nd_layer_activations *acts);
 nd_status nd_layer_checkpoint_reserve(nd_arena *arena, const nd_model_config *config,
                                       int64_t tokens, nd_layer_activations *acts);
+
+/* Whether the backward pass of all layers but the last recomputes activations. */
+static inline bool nd_layer_recomputes(const nd_model_config *config)
+{
+    return config->checkpointing || config->recompute_ffn;
+}
+
 nd_status nd_layer_scratch_reserve(nd_arena *arena, const nd_model_config *config, int64_t tokens,
                                    bool training, nd_layer_scratch *scratch);
 
@@ -69,7 +76,7 @@ nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next);
 
 /* Recomputes from those of nd_layer_checkpoint_reserve the other activations that the backward pass
  * reads, with `rows` for these tokens only. `part` receives all as views of these tokens, and the
- * keys and values of all. Overwrites acts->x, o and lse. */
+ * keys and values of all. With `rows`, those that were kept are moved to the front. */
 nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *part);
 
 /* The backward pass of a layer is that of its feed-forward half, then that of its attention half.

@@ -230,7 +230,7 @@ static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_ro
     if (!into->accumulate_layers)
         ND_TRY(nd_model_zero_norms(m, into->views, first, m->params.per_layer));
     pass.rows = part->rows;
-    if (m->config.checkpointing && layer + 1 < m->config.num_layers)
+    if (nd_layer_recomputes(&m->config) && layer + 1 < m->config.num_layers)
         ND_TRY(nd_layer_recompute(&pass, &kept));
     else if (part->rows.data)
         ND_TRY(nd_layer_compact(m->backend, pass.acts, part->rows, &kept));

@@ -21,6 +21,7 @@ nd_model_config nd_model_config_from(const nd_config *config)
         .on_device = config->hardware.target == ND_TARGET_CUDA,
         .checkpointing = config->hardware.gradient_checkpointing,
         .recompute_attention = config->hardware.recompute_attention,
+        .recompute_ffn = config->hardware.recompute_ffn && !config->hardware.gradient_checkpointing,
         .pack_ternary_weights = config->hardware.pack_ternary_weights,
         .collider = config->training.use_collider && config->training.collider_sparsity > 0.0,
         .collider_params = {.rule = (nd_collider_rule)config->training.collider_rule,

@@ -26,6 +26,7 @@ typedef struct nd_model_config {
     bool on_device;            /* more rows of logits are computed at once than in host memory */
     bool checkpointing;        /* keep a layer's input and attention output, recompute the rest */
     bool recompute_attention;  /* with checkpointing: keep the input only */
+    bool recompute_ffn;        /* without: keep all but gate and up */
     bool pack_ternary_weights; /* codes are kept in 2 bits and unpacked for each product */
     bool collider;             /* the backward pass is over some of the tokens */
     nd_collider_params collider_params;

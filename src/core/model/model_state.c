@@ -94,8 +94,8 @@ int64_t nd_model_logit_rows(const nd_model_config *config)
     return rows < tokens ? rows : tokens;
 }
 
-/* With checkpointing layers share what the backward pass recomputes layer by layer; the last
- * layer's activations are still there then. An evaluation shares everything. */
+/* Layers share what the backward pass recomputes layer by layer; the last layer's activations are
+ * still there then. An evaluation shares everything. */
 static nd_status reserve_layers(nd_model *m, nd_arena *arena, bool training)
 {
     const nd_model_config *c = &m->config;
@@ -104,7 +104,7 @@ static nd_status reserve_layers(nd_model *m, nd_arena *arena, bool training)
     for (int64_t l = 1; l < c->num_layers; l++) {
         nd_layer_activations *acts = &m->layers[l];
         *acts = *first;
-        if (training && c->checkpointing)
+        if (training && nd_layer_recomputes(c))
             ND_TRY(nd_layer_checkpoint_reserve(arena, c, m->tokens, acts));
         else if (training)
             ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, acts));

@@ -4,6 +4,8 @@ static const double gib = 1024.0 * 1024.0 * 1024.0;
 
 void nd_memory_advise(const nd_config *config, const size_t bytes[ND_MEMORY_COUNT], FILE *out)
 {
+    if (!config->hardware.gradient_checkpointing && !config->hardware.recompute_ffn)
+        fprintf(out, "  hardware.recompute_ffn = true keeps about half of the activations\n");
     if (!config->hardware.gradient_checkpointing)
         fprintf(out,
                 "  hardware.gradient_checkpointing = true keeps two activations a layer "

@@ -24,6 +24,10 @@ static double attention(const nd_model_config *c)
 
 static double recomputed(const nd_model_config *c, double kept)
 {
+    if (c->recompute_ffn)
+        return kept * 2.0 * product(c->hidden_dim, c->ffn_dim);
+    if (!c->checkpointing)
+        return 0.0;
     return keys_and_values(c) +
            kept * (queries_to_hidden(c) + (c->recompute_attention ? attention(c) : 0.0));
 }
@@ -42,17 +46,15 @@ nd_pass_operations nd_pass_operations_of(const nd_model_config *c, int64_t extra
     o.start = layers * layer + both * head + extra * (both * block + 3.0 * kept * head);
     o.layer = 2.0 * kept * layer;
     o.ffn = 2.0 * kept * 3.0 * product(c->hidden_dim, c->ffn_dim);
-    if (c->checkpointing) {
-        o.layer += recomputed(c, kept);
-        o.ffn += recomputed(c, kept);
-        o.start -= recomputed(c, kept); /* the last layer's is not */
-    }
+    o.layer += recomputed(c, kept);
+    o.ffn += recomputed(c, kept);
+    o.start -= recomputed(c, kept); /* the last layer's is not */
     o.all = o.start + layers * o.layer;
     return o;
 }
 
 double nd_model_operations(nd_model_config config, int64_t extra_heads, double kept)
 {
-    config.checkpointing = false;
+    config.checkpointing = config.recompute_ffn = false;
     return nd_pass_operations_of(&config, extra_heads, kept).all;
 }
