@@ -93,6 +93,7 @@ nd_status nd_chat(nd_sampler *sampler, const nd_chat_options *options)
     chat c = {.sampler = sampler, .options = options, .terminal = isatty(STDIN_FILENO)};
     char *line = NULL;
     size_t capacity = 0;
+    long long number = 0; /* of the line */
     bool ended = false;
     nd_status status = ND_OK;
     while (status == ND_OK && !ended) {
@@ -105,9 +106,12 @@ nd_status nd_chat(nd_sampler *sampler, const nd_chat_options *options)
                 ND_CHECK(!ferror(stdin), ND_EIO, "cannot read standard input: %s", strerror(errno));
             break;
         }
+        number++;
+        status = ND_CHECK(!memchr(line, '\0', (size_t)bytes), ND_ECONFIG,
+                          "standard input, line %lld: a NUL byte, which no text has", number);
         if (bytes > 0 && line[bytes - 1] == '\n')
             line[bytes - 1 - (bytes > 1 && line[bytes - 2] == '\r')] = '\0';
-        status = run_turn(&c, line, &ended);
+        ND_IF_OK(run_turn(&c, line, &ended));
     }
     if (c.terminal && !ended)
         fputc('\n', stdout);

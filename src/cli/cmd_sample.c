@@ -132,6 +132,8 @@ static nd_status open_logits(const char *path, int64_t vocabulary, nd_out_file *
 
 static nd_status sample(const sample_arguments *a, const nd_loaded_model *l)
 {
+    ND_FAIL_IF(a->ids && a->stop && a->stop[0], ND_ECONFIG,
+               "--stop ends text, and --ids prints none: leave --ids out, or --stop");
     nd_sampler s = {.loaded = l,
                     .sampling = {a->temperature, a->top_k, (uint64_t)a->seed},
                     .ids = a->ids,

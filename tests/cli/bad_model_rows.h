@@ -170,5 +170,17 @@ static const bad_input bad_models[] = {
      "echo hello | $B sample --checkpoint $D/run --chat --ids",
      2,
      {"leave --ids out"}},
+    {"exported models",
+     "a text that ends a list of numbers",
+     "",
+     "$B sample --checkpoint $D/run --stop x --ids",
+     2,
+     {"--stop", "leave --ids out"}},
+    {"exported models",
+     "a NUL byte in a line of a conversation",
+     "",
+     "printf 'hello\\nhel\\0lo\\n' | $B sample --checkpoint $D/run --chat --max-tokens 1",
+     2,
+     {"standard input, line 2", "NUL"}},
 };
 enum { BAD_MODELS = sizeof bad_models / sizeof bad_models[0] };

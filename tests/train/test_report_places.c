@@ -34,8 +34,10 @@ Test(report_places, keep_files_of_others_that_end_in_tmp)
 
 Test(report_places, that_are_full_are_named)
 {
-    run("mkdir out; mount -t tmpfs -o size=4k tmpfs out || exit 0; "
-        "$B report run --out out > log 2>&1; x=$?; ls out > left; umount out; cat log; "
+    if (nd_test_run_script(output, sizeof output,
+                           "mkdir out && mount -t tmpfs -o size=4k tmpfs out") != 0)
+        cr_skip_test("no right to mount a small file system here");
+    run("$B report run --out out > log 2>&1; x=$?; ls out > left; umount out; cat log; "
         "test $x = 1 || exit 1; grep 'cannot write out/[a-zA-Z0-9_]*.[a-z]*: No space' log || "
         "exit 2; test ! -s left");
 }

@@ -26,8 +26,8 @@ typedef struct packing {
 static nd_status check_options(const nd_pack_options *o)
 {
     ND_FAIL_IF(!(o->val_fraction >= 0 && o->val_fraction < 1), ND_ECONFIG,
-               "val fraction is %g; expected at least 0 and less than 1", o->val_fraction);
-    ND_FAIL_IF(o->shard_tokens < 1, ND_ECONFIG, "tokens a shard is %lld; expected 1 or more",
+               "--val-fraction is %g; expected at least 0 and less than 1", o->val_fraction);
+    ND_FAIL_IF(o->shard_tokens < 1, ND_ECONFIG, "--shard-tokens is %lld; expected 1 or more",
                (long long)o->shard_tokens);
     ND_FAIL_IF(o->input_count < 1, ND_ECONFIG, "no input given to pack");
     ND_FAIL_IF(o->skip_bad && !o->jsonl_field, ND_ECONFIG,
