@@ -198,7 +198,12 @@ smoke() {
     echo "libraries: $LD_LIBRARY_PATH"
     "$build/nanochat_dist" --version
     "$build/tests/cuda/device/cuda_program_libraries" # a run may need fewer: it says which
-    train smoke cuda configs/e3/small/baseline.ini 3 && { cat "$work/runs/smoke.txt"; return 0; }
+    if train smoke cuda configs/e3/small/baseline.ini 3; then
+        cat "$work/runs/smoke.txt"
+        ! grep -q 'int8 products by wgmma: .*mma.sync is used' "$work/runs/smoke.txt" && return 0
+        echo 'Error: the int8 kernel for compute capability 9.0 is wrong here and not used'
+        return 1
+    fi
     echo 'again without the int8 kernels for compute capability 9.0 (ND_CUDA_INT8=mma)'
     ND_CUDA_INT8=mma train smoke_mma cuda configs/e3/small/baseline.ini 3 || return 1
     cat "$work/runs/smoke_mma.txt"

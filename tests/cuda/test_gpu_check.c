@@ -161,3 +161,27 @@ Test(gpu_check, cudnn_is_not_called_right_where_the_project_computed_both_runs)
               "%s", output);
     cr_assert_eq(check_attention(output, builtin, engine), 1, "%s", output);
 }
+
+/* The section `smoke` with a run whose log says `line` of the int8 products. */
+static int check_smoke(char output[8192], const char *line)
+{
+    return nd_test_shell(
+        output, 8192,
+        "{ F=$(mktemp -d); D=$F/build/tests/cuda/device; mkdir -p $F/bin $D; "
+        "printf '#!/bin/sh\necho GPU 0: a script\n' >$F/bin/nvidia-smi; "
+        "printf '#!/bin/sh\n' >$D/cuda_program_libraries; "
+        "printf '#!/bin/sh\necho \"12:00:00  device  int8 products by wgmma: %s\"\n' "
+        ">$F/build/nanochat_dist; "
+        "chmod +x $F/bin/* $D/* $F/build/nanochat_dist; "
+        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections smoke --build $F/build "
+        "--out $F/out >/dev/null; code=$?; cat $F/out/report.md; rm -rf $F; exit $code; }",
+        line, ND_SOURCE_DIR);
+}
+
+Test(gpu_check, a_kernel_that_the_run_did_without_is_not_called_right)
+{
+    char output[8192];
+    cr_assert_eq(check_smoke(output, "checked, the bits are those of mma.sync"), 0, "%s", output);
+    cr_assert_eq(check_smoke(output, "its results differ; mma.sync is used"), 1, "%s", output);
+    cr_assert(strstr(output, "smoke: FAILED") != NULL, "%s", output);
+}
