@@ -185,3 +185,35 @@ Test(gpu_check, a_kernel_that_the_run_did_without_is_not_called_right)
     cr_assert_eq(check_smoke(output, "its results differ; mma.sync is used"), 1, "%s", output);
     cr_assert(strstr(output, "smoke: FAILED") != NULL, "%s", output);
 }
+
+/* The section `graphs` with runs whose log has `line`. */
+static int check_graphs(char output[8192], const char *line)
+{
+    return nd_test_shell(
+        output, 8192,
+        "{ F=$(mktemp -d); mkdir -p $F/bin $F/build; "
+        "printf '#!/bin/sh\necho GPU 0: a script\n' >$F/bin/nvidia-smi; "
+        "cat >$F/build/nanochat_dist <<'P'\n"
+        "#!/bin/sh\n"
+        "while [ $# -gt 0 ]; do\n"
+        "    [ $1 != --run-dir ] || { mkdir -p $2; echo '{\"loss\": 1, \"total_loss\": 1, "
+        "\"grad_norm\": 1, \"step_ms\": 1, \"comm_wait_ms\": 0}' >$2/metrics.jsonl; }\n"
+        "    shift\n"
+        "done\n"
+        "echo '12:00:00 %s'\n"
+        "P\n"
+        "chmod +x $F/bin/* $F/build/nanochat_dist; "
+        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections graphs --build $F/build "
+        "--out $F/out >/dev/null; code=$?; cat $F/out/report.md; rm -rf $F; exit $code; }",
+        line, ND_SOURCE_DIR);
+}
+
+Test(gpu_check, graphs_are_not_called_right_where_the_run_gave_them_up)
+{
+    char output[8192];
+    cr_assert_eq(check_graphs(output, "step 40/40"), 0, "%s", output);
+    cr_assert_eq(check_graphs(output, "warning: CUDA graphs are off from here on, ops run one by "
+                                      "one: operation not permitted"),
+                 1, "%s", output);
+    cr_assert(strstr(output, "graphs: FAILED") != NULL, "%s", output);
+}
