@@ -78,7 +78,7 @@ end_group() {
 excerpt() { # FILE CODE
     local kept='Assertion Failed|\[FAIL\]|TOO FAR|NOT THE SAME|[Ee]rror|failed|expected|stopped after'
     [ "$2" -eq 0 ] || [ "$2" -eq 77 ] || grep -E -A 2 "$kept" "$1" | head -n 40
-    grep -vE ', seed [0-9]+$|^\[(RUN |PASS)\]' "$1" | tail -n 40
+    grep -vE ', seed [0-9]+$|^\[(RUN |PASS)\]' "$1" | tail -n 90
 }
 # Metrics and logs of all runs so far, whole at any time.
 keep_runs() {
