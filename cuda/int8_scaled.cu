@@ -157,10 +157,16 @@ nd_status nd_cuda_int8_scaled(nd_backend *b, const nd_int8_product *p, void *sum
         const auto known = cuda->int8_choices->own.find(shape);
         if (known != cuda->int8_choices->own.end()) {
             own = known->second;
-        } else if (!p->add && !cuda->recording) { /* otherwise it cannot be repeated */
-            ND_TRY(measure(b, p, sums, &own));
+        } else if (!cuda->recording) {
+            nd_int8_product once = *p;
+            if (p->add) { /* cannot be repeated: measured without, in memory of no use afterwards */
+                once.add = false;
+                once.y.data = sums;
+            }
+            ND_TRY(measure(b, &once, sums, &own));
             cuda->int8_choices->own[shape] = own;
-            return ND_OK;
+            if (!p->add)
+                return ND_OK;
         }
     }
     bool done = false;

@@ -109,6 +109,7 @@ nd_status nd_comm_create_solo(nd_comm **comm)
     made->size = 1;
     made->local_size = 1;
     made->host_ranks = 1;
+    made->timeout_seconds = ND_COMM_TIMEOUT_DEFAULT;
     *comm = made;
     return ND_OK;
 }

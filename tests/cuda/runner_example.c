@@ -1,16 +1,7 @@
-/* Tests that pass, fail and crash, for what device/runner.c makes of them; the GPU is said to be
- * there. */
-#include "cuda_backend.h"
-
+/* Tests that pass, fail and crash, for what device/runner.c makes of them. */
 #include <criterion/criterion.h>
 
 #include <signal.h>
-
-int nd_cuda_device_count(char *reason, size_t size)
-{
-    (void)reason, (void)size;
-    return 1;
-}
 
 Test(example, first_passes)
 {

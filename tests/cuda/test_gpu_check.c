@@ -161,3 +161,59 @@ Test(gpu_check, cudnn_is_not_called_right_where_the_project_computed_both_runs)
               "%s", output);
     cr_assert_eq(check_attention(output, builtin, engine), 1, "%s", output);
 }
+
+/* The section `smoke` with a run whose log says `line` of the int8 products. */
+static int check_smoke(char output[8192], const char *line)
+{
+    return nd_test_shell(
+        output, 8192,
+        "{ F=$(mktemp -d); D=$F/build/tests/cuda/device; mkdir -p $F/bin $D; "
+        "printf '#!/bin/sh\necho GPU 0: a script\n' >$F/bin/nvidia-smi; "
+        "printf '#!/bin/sh\n' >$D/cuda_program_libraries; "
+        "printf '#!/bin/sh\necho \"12:00:00  device  int8 products by wgmma: %s\"\n' "
+        ">$F/build/nanochat_dist; "
+        "chmod +x $F/bin/* $D/* $F/build/nanochat_dist; "
+        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections smoke --build $F/build "
+        "--out $F/out >/dev/null; code=$?; cat $F/out/report.md; rm -rf $F; exit $code; }",
+        line, ND_SOURCE_DIR);
+}
+
+Test(gpu_check, a_kernel_that_the_run_did_without_is_not_called_right)
+{
+    char output[8192];
+    cr_assert_eq(check_smoke(output, "checked, the bits are those of mma.sync"), 0, "%s", output);
+    cr_assert_eq(check_smoke(output, "its results differ; mma.sync is used"), 1, "%s", output);
+    cr_assert(strstr(output, "smoke: FAILED") != NULL, "%s", output);
+}
+
+/* The section `graphs` with runs whose log has `line`. */
+static int check_graphs(char output[8192], const char *line)
+{
+    return nd_test_shell(
+        output, 8192,
+        "{ F=$(mktemp -d); mkdir -p $F/bin $F/build; "
+        "printf '#!/bin/sh\necho GPU 0: a script\n' >$F/bin/nvidia-smi; "
+        "cat >$F/build/nanochat_dist <<'P'\n"
+        "#!/bin/sh\n"
+        "while [ $# -gt 0 ]; do\n"
+        "    [ $1 != --run-dir ] || { mkdir -p $2; echo '{\"loss\": 1, \"total_loss\": 1, "
+        "\"grad_norm\": 1, \"step_ms\": 1, \"comm_wait_ms\": 0}' >$2/metrics.jsonl; }\n"
+        "    shift\n"
+        "done\n"
+        "echo '12:00:00 %s'\n"
+        "P\n"
+        "chmod +x $F/bin/* $F/build/nanochat_dist; "
+        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections graphs --build $F/build "
+        "--out $F/out >/dev/null; code=$?; cat $F/out/report.md; rm -rf $F; exit $code; }",
+        line, ND_SOURCE_DIR);
+}
+
+Test(gpu_check, graphs_are_not_called_right_where_the_run_gave_them_up)
+{
+    char output[8192];
+    cr_assert_eq(check_graphs(output, "step 40/40"), 0, "%s", output);
+    cr_assert_eq(check_graphs(output, "warning: CUDA graphs are off from here on, ops run one by "
+                                      "one: operation not permitted"),
+                 1, "%s", output);
+    cr_assert(strstr(output, "graphs: FAILED") != NULL, "%s", output);
+}

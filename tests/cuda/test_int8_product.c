@@ -57,7 +57,7 @@ static void backward(nd_backend *b, float dx[2][48 * 32])
         nd_rng_normal_fill(nd_rng_key((uint64_t)shape, "dy"), 0, 1e-5f, dy, tokens * out);
         for (int i = 0; i < out * in; i++)
             c[i] = (int8_t)(i * 7 % 3 - 1);
-        for (int call = 0; call < 3; call++) /* measured, known, and where it cannot be measured */
+        for (int call = 0; call < 3; call++) /* measured, known, and added */
             ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(
                 b, nd_view_of(dx[shape], ND_F32, tokens, in), nd_cview_of(dy, ND_F32, tokens, out),
                 nd_cview_of(c, ND_I8, out, in), nd_cview_of(s, ND_F32, 1, 1),
@@ -86,6 +86,39 @@ Test(int8_product, whichever_kernel_was_faster_gives_the_same_bits)
         cr_assert_eq(memcmp(got[0], expected[0], 40 * 32 * sizeof(float)), 0, "%d", i);
         cr_assert_eq(memcmp(got[1], expected[1], 48 * 32 * sizeof(float)), 0, "%d", i);
     }
+}
+
+/* dx += alone, as of keys' and values' projections where queries have more heads. */
+Test(int8_product, what_only_adds_is_measured_too)
+{
+    static float dx[2][40 * 32], dy[40 * 64];
+    static const nd_cuda_int8 choices[] = {ND_CUDA_INT8_OWN, ND_CUDA_INT8_FASTEST};
+    int8_t c[64 * 32];
+    const float s[1] = {0.7f};
+    char *said[2];
+    nd_rng_normal_fill(nd_rng_key(0, "dy"), 0, 1e-5f, dy, 40 * 64);
+    for (int i = 0; i < 64 * 32; i++)
+        c[i] = (int8_t)(i * 7 % 3 - 1);
+    for (int i = 0; i < 2; i++) {
+        nd_log log = {0};
+        nd_backend *b = NULL;
+        size_t bytes;
+        for (int j = 0; j < 40 * 32; j++)
+            dx[i][j] = 1e-5f * (float)j;
+        log.terminal = open_memstream(&said[i], &bytes);
+        ND_ASSERT_OK(
+            nd_emulated_backend_create_checked(&(nd_cuda_options){.int8 = choices[i]}, &b));
+        b->log = &log;
+        ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(
+            b, nd_view_of(dx[i], ND_F32, 40, 32), nd_cview_of(dy, ND_F32, 40, 64),
+            nd_cview_of(c, ND_I8, 64, 32), nd_cview_of(s, ND_F32, 1, 1), 1.0f));
+        nd_backend_destroy(b);
+        fclose(log.terminal);
+    }
+    cr_assert_not_null(strstr(said[1], "int8 product of 40 x 64 and 32 x 64"), "%s", said[1]);
+    cr_assert_eq(memcmp(dx[0], dx[1], sizeof dx[0]), 0);
+    free(said[0]);
+    free(said[1]);
 }
 
 enum { WIDE_TOKENS = 136, WIDE_OUTPUTS = 264, WIDE_INPUTS = 144, DEEP_TOKENS = 2100 };

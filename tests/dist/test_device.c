@@ -34,3 +34,11 @@ Test(device, what_lies_in_host_memory_keeps_travelling_by_the_comm_itself)
     nd_comm_destroy(comm);
     nd_backend_destroy(cpu);
 }
+
+/* NCCL with one rank waits, too: for its own calls. */
+Test(device, a_comm_of_one_rank_has_the_default_timeout)
+{
+    nd_comm *comm = solo();
+    cr_assert_eq(comm->timeout_seconds, (double)ND_COMM_TIMEOUT_DEFAULT);
+    nd_comm_destroy(comm);
+}
