@@ -9,7 +9,7 @@
 
 typedef struct grad_arguments {
     const char *checkpoint, *tokens, *out, *precision, *target;
-    bool reference;
+    bool reference, no_activation_quant;
 } grad_arguments;
 
 /* Gradients of a whole model, one view for each parameter. */
@@ -146,6 +146,8 @@ nd_status nd_cli_grad(int argc, char **argv)
         {"--target", ND_ARG_TEXT, &a.target, "auto|cpu|cuda", "where to compute"},
         {"--reference", ND_ARG_FLAG, &a.reference, NULL,
          "use the double-accumulating reference ops"},
+        {"--no-activation-quant", ND_ARG_FLAG, &a.no_activation_quant, NULL,
+         "leave activations unquantized"},
     };
     const nd_command command = {
         "nanochat_dist grad --checkpoint DIR --tokens FILE.h5 --out FILE.h5 [options]",
@@ -172,7 +174,7 @@ nd_status nd_cli_grad(int argc, char **argv)
                                      .precision = a.precision,
                                      .target = a.target,
                                      .reference_only = a.reference,
-                                     .activation_quant = true,
+                                     .activation_quant = !a.no_activation_quant,
                                      .extra_heads = true,
                                      .micro_batch = rows,
                                      .seq_length = cols - 1};

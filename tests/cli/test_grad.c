@@ -66,6 +66,17 @@ Test(grad, agrees_between_the_fast_and_the_reference_ops)
               reference);
 }
 
+/* Without codes no rounding lies between the two. */
+Test(grad, with_unquantized_activations_agrees_more_closely)
+{
+    write_tokens("t.h5", 5);
+    const double coded = loss_of("t.h5", "out.h5", "--reference");
+    const double fast = loss_of("t.h5", "fast.h5", "--no-activation-quant");
+    const double reference = loss_of("t.h5", "out.h5", "--no-activation-quant --reference");
+    cr_assert(fabs(fast - reference) < 1e-7 * reference, "%.9f and %.9f", fast, reference);
+    cr_assert(fabs(coded - reference) > 1e-6 * reference, "%.9f and %.9f", coded, reference);
+}
+
 Test(grad, keeps_the_batch_beside_the_gradients)
 {
     char path[128];

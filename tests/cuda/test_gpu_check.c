@@ -162,28 +162,47 @@ Test(gpu_check, cudnn_is_not_called_right_where_the_project_computed_both_runs)
     cr_assert_eq(check_attention(output, builtin, engine), 1, "%s", output);
 }
 
-/* The section `smoke` with a run whose log says `line` of the int8 products. */
-static int check_smoke(char output[8192], const char *line)
+/* These sections with `program` (of the shell) for all runs. */
+static int check_smoke(char output[8192], const char *sections, const char *program)
 {
     return nd_test_shell(
         output, 8192,
         "{ F=$(mktemp -d); D=$F/build/tests/cuda/device; mkdir -p $F/bin $D; "
         "printf '#!/bin/sh\necho GPU 0: a script\n' >$F/bin/nvidia-smi; "
         "printf '#!/bin/sh\n' >$D/cuda_program_libraries; "
-        "printf '#!/bin/sh\necho \"12:00:00  device  int8 products by wgmma: %s\"\n' "
-        ">$F/build/nanochat_dist; "
+        "cat >$F/build/nanochat_dist <<'P'\n#!/bin/sh\n%s\nP\n"
         "chmod +x $F/bin/* $D/* $F/build/nanochat_dist; "
-        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections smoke --build $F/build "
+        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections %s --build $F/build "
         "--out $F/out >/dev/null; code=$?; cat $F/out/report.md; rm -rf $F; exit $code; }",
-        line, ND_SOURCE_DIR);
+        program, ND_SOURCE_DIR, sections);
 }
 
 Test(gpu_check, a_kernel_that_the_run_did_without_is_not_called_right)
 {
     char output[8192];
-    cr_assert_eq(check_smoke(output, "checked, the bits are those of mma.sync"), 0, "%s", output);
-    cr_assert_eq(check_smoke(output, "its results differ; mma.sync is used"), 1, "%s", output);
+    static const char *const lines[] = {
+        "echo 'device  int8 products by wgmma: checked, the bits are those of mma.sync'",
+        "echo 'device  int8 products by wgmma: its results differ; mma.sync is used'"};
+    cr_assert_eq(check_smoke(output, "smoke", lines[0]), 0, "%s", output);
+    cr_assert_eq(check_smoke(output, "smoke", lines[1]), 1, "%s", output);
     cr_assert(strstr(output, "smoke: FAILED") != NULL, "%s", output);
+}
+
+/* What a kernel's fault leaves to be tried: without wgmma, then without cuDNN, in all sections. */
+Test(gpu_check, other_sections_do_without_what_ends_the_first_run)
+{
+    char output[8192];
+    static const char
+        wgmma[] = "[ \"$ND_CUDA_INT8\" = mma ] || exit 134; echo it ran",
+        cudnn[] = "case \"$*\" in *attention_backend=builtin*) echo it ran;; *) echo a fault; "
+                  "exit 134;; esac";
+    cr_assert_eq(check_smoke(output, "smoke", wgmma), 1, "%s", output);
+    cr_assert(strstr(output, "it ran\nthat runs") != NULL, "%s", output);
+    cr_assert(strstr(output, "again without cuDNN") == NULL, "%s", output);
+    cr_assert_eq(check_smoke(output, "smoke,graphs", cudnn), 1, "%s", output);
+    const char *graphs = strstr(output, "## graphs");
+    cr_assert(strstr(output, "it ran\nthat runs") != NULL, "%s", output);
+    cr_assert(graphs != NULL && strstr(graphs, "a fault") == NULL, "%s", output);
 }
 
 /* The section `graphs` with runs whose log has `line`. */
