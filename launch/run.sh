@@ -32,7 +32,12 @@ set -euo pipefail
 
 . "$(dirname "$(readlink -f "$0")")/shared.sh"
 
-say() { printf 'run.sh: %s\n' "$*" >&2; }
+# A full disk must not end what supervises the run, nor must a pipe that nobody reads any more, of
+# which mpirun bears ten writes: later starts do not write there.
+say() { printf 'run.sh: %s\n' "$*" >&2 || [ ! -p /dev/stderr ] || exec >/dev/null 2>&1; }
+
+# For any POSIX shell; %q of printf is for bash.
+quote() { [[ $1 != *[!A-Za-z0-9_./:-]* ]] && echo "$1" || echo "'${1//\'/\'\\\'\'}'"; }
 
 np='' hosts='' hostfile='' spare='' max=10 launch='' take_back=5
 while [ $# -gt 0 ]; do
@@ -135,13 +140,13 @@ clean_lost_hosts() {
     fi
     while read -r host directory; do
         [[ $directory =~ /[0-9a-f]{16}/[^/]+$ ]] || continue
-        remove=$(printf 'rm -rf %q; rmdir %q %q 2>/dev/null; true' "$directory" "${directory%/*}" \
-            "${directory%/*/*}")
+        remove="rm -rf $(quote "$directory") && { rmdir $(quote "${directory%/*}") \
+$(quote "${directory%/*/*}") 2>/dev/null; true; }"
         # shellcheck disable=SC2086 # the agent has options
         if timeout 60 $agent "$host" "$remove" </dev/null >/dev/null 2>&1; then
             say "removed the snapshots of host $host, which the run had lost"
         else
-            say "host $host does not answer and may hold snapshots; once it does: $agent $host '$remove'"
+            say "host $host does not answer and may hold snapshots; once it does: $agent $host $(quote "$remove")"
             left+=$(awk -v host="$host" '$1 == host' <<<"$all")$'\n'
         fi
     done <<<"$all"
@@ -270,7 +275,7 @@ start() {
     trap 'stopped=yes' TERM USR1 USR2 HUP INT
     # Before its first step a start leaves what was there: then the next one begins as it did.
     [ "`written`" = "$before" ] || resume=auto
-    [ "`run_id`" = "$id" ] || reached=0 # an earlier run's
+    [ "`run_id`" = "$id" ] || [ -n "$ours" ] || reached=0 ours=yes # an earlier run's
 }
 
 # Whether what ended with this code may go well another time.
@@ -323,6 +328,7 @@ supervise() {
     done
 }
 
-starts=1 fruitless=0 delay=0 reached=$(last_step) cause= stopped=''
+starts=1 fruitless=0 delay=0 reached=$(last_step) cause= ours= stopped=''
 trap 'stopped=yes' TERM USR1 USR2 HUP INT
+trap '' PIPE
 supervise
