@@ -238,9 +238,13 @@ Test(snapshots, of_a_directory_that_was_copied_stay_those_of_the_original)
 {
     run("train 2 kill@snapshot_written:step=9:rank=0 --run-dir run --checkpoint-interval 5 --set "
         "logging.checkpoint_async=false; cp -r run run2;"
-        "train 2 '' --run-dir run2 --resume auto || exit 1; test -e $M/*/*/step_00000006 || exit 2;"
-        "grep -q 'resumed .*checkpoints/step_00000005 at step 5' log || exit 3;"
-        "test $(grep -c 'none is resumed: those of run .* are of run, which' log) = 1 || exit 4;"
+        "mkdir -p other; cp -r run other;" /* where the same relative path is another directory */
+        "for r in run2 other/run; do (cd $(dirname $r) && train 2 '' --run-dir ${r#*/} --resume "
+        "auto) || exit 1; mv -f other/log log 2> no; test -e $M/*/*/step_00000006 || exit 2;"
+        " grep -q 'resumed .*checkpoints/step_00000005 at step 5' log || exit 3;"
+        " test $(grep -c \"none is resumed: those of run .* are of $D/run, which\" log) = 1 || "
+        "exit "
+        "4; done;"
         "train 2 '' --run-dir run --resume auto || exit 5; grep -q 'in memory, at step 6' log || "
         "exit "
         "6;"
