@@ -18,7 +18,7 @@
 # Ended by success, a signal (after saving) or an error that would come again (a wrong
 # configuration, damaged data or checkpoints, numbers beyond recovery): the program's exit code is
 # passed on. Started again after exit code 5, a rank that died of a signal, a launcher that lost a
-# host (205), and one that then cannot start all ranks (1, 255). The first restart comes at once;
+# host (205), and one that then cannot start all ranks (1, 193 to 255). The first restart comes at once;
 # one without progress since the last waits, at first 1 s, then twice as long each time, up to 60 s.
 #
 # After 0 and 6 what hosts that the run has lost still hold of it in memory is removed from those
@@ -83,7 +83,7 @@ program=${program:-nanochat_dist}
 command -v "$program" >/dev/null ||
     usage "there is no program $program; build it, or name it with ND_PROGRAM"
 allow_root
-setsid=$(command -v setsid)
+setsid=$(command -v setsid) || usage 'there is no setsid; install util-linux'
 agent=${ND_AGENT:-ssh -o BatchMode=yes -o ConnectTimeout=4}
 
 # Hosts in use and spare ones: HOST:RANKS, which are all, in the order in which they are taken.
@@ -281,11 +281,12 @@ start() {
 # Whether what ended with this code may go well another time.
 is_accident() {
     case $code in
-    5) return 0 ;;
+    5 | 205) return 0 ;;
     # Of a launcher that lost a host, or after such an accident could not start all ranks.
     1) [ -n "$lost" ] || { [ -n "$cause" ] && [ "${step:-0}" -le "${reached:-0}" ]; } ;;
-    # Of mpirun that cannot start anything on its hosts: at first their names are wrong.
-    255) [ -n "$lost$cause" ] || [ "${step:-0}" -gt "${reached:-0}" ] ;;
+    # Of mpirun that cannot start anything on its hosts: at first their names are wrong, or it lacks
+    # ssh.
+    19[3-9] | 2??) [ -n "$lost$cause" ] || [ "${step:-0}" -gt "${reached:-0}" ] ;;
     *) [ "$code" -ge 128 ] ;;
     esac
 }
@@ -307,7 +308,7 @@ supervise() {
         ! choose_hosts || lost=yes
         step=`last_step`
         is_accident || exit "$code"
-        case $code in 1 | 255) ;; *) cause=$code ;; esac
+        case $code in 19[3-9]) ;; 5 | 205 | 1??) cause=$code ;; esac
         if [ "${step:-0}" -gt "${reached:-0}" ]; then
             fruitless=0 delay=0
         fi
