@@ -18,8 +18,9 @@
 # Ended by success, a signal (after saving) or an error that would come again (a wrong
 # configuration, damaged data or checkpoints, numbers beyond recovery): the program's exit code is
 # passed on. Started again after exit code 5, a rank that died of a signal, a launcher that lost a
-# host (205), and one that then cannot start all ranks (1, 193 to 255). The first restart comes at once;
-# one without progress since the last waits, at first 1 s, then twice as long each time, up to 60 s.
+# host (205), and one that then cannot start all ranks (1, 193 to 255). The first restart comes at
+# once; one without progress since the last waits, at first 1 s, then twice as long each time, up to
+# 60 s.
 #
 # After 0 and 6 what hosts that the run has lost still hold of it in memory is removed from those
 # that answer; the others are named with the command to type.
