@@ -185,6 +185,7 @@ wait_for_hosts() {
     until [[ $alive = *[!$'\n']* ]]; do
         read -rt "$take_back" <> <(:) || true # sleeps, without a process that a signal would leave behind
         find_alive "${away[@]}"
+        kill -0 $$ 2>/dev/null || exit 1 # nobody would go on
     done
     read -ra away <<<"${alive//$'\n'/ }"
     say "host ${away[*]%:*} answers again: saving, to go on with it"

@@ -64,3 +64,16 @@ Test(run_script_faults, what_a_lost_host_holds_is_removed_whatever_its_name_or_s
         "test ! -e \"$of\" && test ! -e run/snapshot_hosts || exit 5; grep -q 'removed the snap' "
         "out");
 }
+
+/* The stand-in for mpirun loses b at first. The ranks then go on without the script. */
+Test(run_script_faults, nobody_stops_the_run_for_a_host_that_is_back_when_the_script_was_killed)
+{
+    run("fake :; mkdir bin; cat > bin/mpirun <<'END'\n#!/bin/sh\necho >> calls; trap 'touch hit' "
+        "USR1; [ $(wc -l < calls) -gt 1 ] || { touch lost; exit 205; }\n"
+        "for i in $(seq 40); do sleep 0.1; done\nEND\n"
+        "printf '#!/bin/sh\\n[ $1 = a ] || [ ! -e lost ]\\n' > bin/agent; chmod +x bin/*;"
+        "export PATH=$D/bin:$PATH ND_AGENT=$D/bin/agent;"
+        "bash $RUN --hosts a,b --take-back 1 $D > out 2>&1 & pid=$!; for i in $(seq 100); do "
+        "[ $(wc -l < calls) -lt 2 ] || break; sleep 0.05; done; sleep 0.3; kill -KILL $pid;"
+        "rm lost; sleep 2.5; test ! -e hit && ! pgrep -f \"take-back 1 $D\"");
+}
