@@ -323,7 +323,7 @@ supervise() {
         how='at once'
         [ "$fruitless" -eq 1 ] || how="in $delay s, restart $fruitless of $max in a row without a step done in between"
         say "ended with $code after step ${step:-0}; starting again $how"
-        [ "$delay" -eq 0 ] || sleep "$delay" &
+        { [ "$delay" -eq 0 ] || sleep "$delay"; } >/dev/null 2>&1 & # a signal leaves it: it must not hold the output
         wait $! || true
         [ -z "$stopped" ] || exit "$code"
         delay=$((delay == 0 ? 1 : delay * 2 > 60 ? 60 : delay * 2))

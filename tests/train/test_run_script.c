@@ -77,3 +77,14 @@ Test(run_script_faults, nobody_stops_the_run_for_a_host_that_is_back_when_the_sc
         "[ $(wc -l < calls) -lt 2 ] || break; sleep 0.05; done; sleep 0.3; kill -KILL $pid;"
         "rm lost; sleep 2.5; test ! -e hit && ! pgrep -f \"take-back 1 $D\"");
 }
+
+/* Behind `tee`, say. */
+Test(run_script_faults, a_signal_between_two_starts_ends_what_reads_the_output)
+{
+    run("fake 'exit 5'; mkdir bin; printf '#!/bin/sh\\ncase $1 in 1) set 20;; esac\\nexec "
+        "/bin/sleep $1\\n' > bin/sleep; chmod +x bin/sleep;"
+        "{ PATH=$D/bin:$PATH bash $RUN --launch env x 2>&1 & echo $! > pid; } | timeout 8 cat > "
+        "out &"
+        "reader=$!; for i in $(seq 200); do grep -qs 'again in 1 s' out && break; sleep 0.05; done;"
+        "kill $(cat pid); wait $reader");
+}
