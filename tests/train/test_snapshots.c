@@ -190,6 +190,15 @@ Test(snapshots, of_which_a_part_is_damaged_give_way_to_the_older_one_and_then_to
         "grep -q 'in memory, at step 3' log || exit 6; same run");
 }
 
+Test(snapshots, of_which_the_configuration_is_cut_off_give_way_to_the_older_one)
+{
+    run("train 2 kill@backward:step=8:rank=0 --run-dir run;"
+        "truncate -s 1900 $M/*/*/step_00000006/config.ini || exit 1;"
+        "train 2 '' --run-dir run --resume auto || exit 2;"
+        "grep -q 'passing over the snapshot of step 6 in memory: .*config.ini' log || exit 3;"
+        "grep -q 'in memory, at step 3' log || exit 4; same run");
+}
+
 Test(snapshots, older_than_the_newest_checkpoint_are_not_taken)
 {
     run("train 2 kill@backward:step=9:rank=1 --run-dir run --checkpoint-interval 4 --set "
