@@ -18,8 +18,9 @@
 # Ended by success, a signal (after saving) or an error that would come again (a wrong
 # configuration, damaged data or checkpoints, numbers beyond recovery): the program's exit code is
 # passed on. Started again after exit code 5, a rank that died of a signal, a launcher that lost a
-# host (205), and one that then cannot start all ranks (1, 255). The first restart comes at once;
-# one without progress since the last waits, at first 1 s, then twice as long each time, up to 60 s.
+# host (205), and one that then cannot start all ranks (1, 193 to 255). The first restart comes at
+# once; one without progress since the last waits, at first 1 s, then twice as long each time, up to
+# 60 s.
 #
 # After 0 and 6 what hosts that the run has lost still hold of it in memory is removed from those
 # that answer; the others are named with the command to type.
@@ -32,7 +33,12 @@ set -euo pipefail
 
 . "$(dirname "$(readlink -f "$0")")/shared.sh"
 
-say() { printf 'run.sh: %s\n' "$*" >&2; }
+# A full disk must not end what supervises the run, nor must a pipe that nobody reads any more, of
+# which mpirun bears ten writes: later starts do not write there.
+say() { printf 'run.sh: %s\n' "$*" >&2 || [ ! -p /dev/stderr ] || exec >/dev/null 2>&1; }
+
+# For any POSIX shell; %q of printf is for bash.
+quote() { [[ $1 != *[!A-Za-z0-9_./:-]* ]] && echo "$1" || echo "'${1//\'/\'\\\'\'}'"; }
 
 np='' hosts='' hostfile='' spare='' max=10 launch='' take_back=5
 while [ $# -gt 0 ]; do
@@ -78,7 +84,7 @@ program=${program:-nanochat_dist}
 command -v "$program" >/dev/null ||
     usage "there is no program $program; build it, or name it with ND_PROGRAM"
 allow_root
-setsid=$(command -v setsid)
+setsid=$(command -v setsid) || usage 'there is no setsid; install util-linux'
 agent=${ND_AGENT:-ssh -o BatchMode=yes -o ConnectTimeout=4}
 
 # Hosts in use and spare ones: HOST:RANKS, which are all, in the order in which they are taken.
@@ -135,13 +141,13 @@ clean_lost_hosts() {
     fi
     while read -r host directory; do
         [[ $directory =~ /[0-9a-f]{16}/[^/]+$ ]] || continue
-        remove=$(printf 'rm -rf %q; rmdir %q %q 2>/dev/null; true' "$directory" "${directory%/*}" \
-            "${directory%/*/*}")
+        remove="rm -rf $(quote "$directory") && { rmdir $(quote "${directory%/*}") \
+$(quote "${directory%/*/*}") 2>/dev/null; true; }"
         # shellcheck disable=SC2086 # the agent has options
         if timeout 60 $agent "$host" "$remove" </dev/null >/dev/null 2>&1; then
             say "removed the snapshots of host $host, which the run had lost"
         else
-            say "host $host does not answer and may hold snapshots; once it does: $agent $host '$remove'"
+            say "host $host does not answer and may hold snapshots; once it does: $agent $host $(quote "$remove")"
             left+=$(awk -v host="$host" '$1 == host' <<<"$all")$'\n'
         fi
     done <<<"$all"
@@ -179,6 +185,7 @@ wait_for_hosts() {
     until [[ $alive = *[!$'\n']* ]]; do
         read -rt "$take_back" <> <(:) || true # sleeps, without a process that a signal would leave behind
         find_alive "${away[@]}"
+        kill -0 $$ 2>/dev/null || exit 1 # nobody would go on
     done
     read -ra away <<<"${alive//$'\n'/ }"
     say "host ${away[*]%:*} answers again: saving, to go on with it"
@@ -270,17 +277,18 @@ start() {
     trap 'stopped=yes' TERM USR1 USR2 HUP INT
     # Before its first step a start leaves what was there: then the next one begins as it did.
     [ "`written`" = "$before" ] || resume=auto
-    [ "`run_id`" = "$id" ] || reached=0 # an earlier run's
+    [ "`run_id`" = "$id" ] || [ -n "$ours" ] || reached=0 ours=yes # an earlier run's
 }
 
 # Whether what ended with this code may go well another time.
 is_accident() {
     case $code in
-    5) return 0 ;;
+    5 | 205) return 0 ;;
     # Of a launcher that lost a host, or after such an accident could not start all ranks.
     1) [ -n "$lost" ] || { [ -n "$cause" ] && [ "${step:-0}" -le "${reached:-0}" ]; } ;;
-    # Of mpirun that cannot start anything on its hosts: at first their names are wrong.
-    255) [ -n "$lost$cause" ] || [ "${step:-0}" -gt "${reached:-0}" ] ;;
+    # Of mpirun that cannot start anything on its hosts: at first their names are wrong, or it lacks
+    # ssh.
+    19[3-9] | 2??) [ -n "$lost$cause" ] || [ "${step:-0}" -gt "${reached:-0}" ] ;;
     *) [ "$code" -ge 128 ] ;;
     esac
 }
@@ -302,7 +310,7 @@ supervise() {
         ! choose_hosts || lost=yes
         step=`last_step`
         is_accident || exit "$code"
-        case $code in 1 | 255) ;; *) cause=$code ;; esac
+        case $code in 19[3-9]) ;; 5 | 205 | 1??) cause=$code ;; esac
         if [ "${step:-0}" -gt "${reached:-0}" ]; then
             fruitless=0 delay=0
         fi
@@ -315,7 +323,7 @@ supervise() {
         how='at once'
         [ "$fruitless" -eq 1 ] || how="in $delay s, restart $fruitless of $max in a row without a step done in between"
         say "ended with $code after step ${step:-0}; starting again $how"
-        [ "$delay" -eq 0 ] || sleep "$delay" &
+        { [ "$delay" -eq 0 ] || sleep "$delay"; } >/dev/null 2>&1 & # a signal leaves it: it must not hold the output
         wait $! || true
         [ -z "$stopped" ] || exit "$code"
         delay=$((delay == 0 ? 1 : delay * 2 > 60 ? 60 : delay * 2))
@@ -323,6 +331,7 @@ supervise() {
     done
 }
 
-starts=1 fruitless=0 delay=0 reached=$(last_step) cause= stopped=''
+starts=1 fruitless=0 delay=0 reached=$(last_step) cause= ours= stopped=''
 trap 'stopped=yes' TERM USR1 USR2 HUP INT
+trap '' PIPE
 supervise

@@ -57,19 +57,21 @@ nd_say "ended with $nd_code after $((SECONDS - nd_started)) s"
 
 # Only a job that nobody ends from outside puts itself back: a cancelled one stays so, and of a
 # preempted one Slurm takes care.
+# In an array the number of the job that is its last task names the whole array.
 nd_requeue() {
-    local state
-    state=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p')
+    local state id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+    id=${id:-$SLURM_JOB_ID}
+    state=$(scontrol show job "$id" | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p')
     if [ "$state" = RUNNING ]; then
         nd_say "back into the queue: $1"
-        scontrol requeue "$SLURM_JOB_ID" && sleep 60 # until Slurm ends this script
+        scontrol requeue "$id" && sleep 60 # until Slurm ends this script
     fi
 }
 
 case $nd_code in
 0) ;;
 75) nd_requeue 'saved' ;;
-5 | 13[0-9] | 14[0-9] | 205)
+5 | 129 | 1[3-9][0-9] | 205)
     # A rank, a node or the network was lost, which Slurm may not have noticed yet. What fails at
     # once again and again is no accident.
     if [ $((SECONDS - nd_started)) -ge 300 ] || [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ]; then

@@ -131,6 +131,14 @@ Test(checkpoint_names, that_latest_leads_to_are_there_whenever_superseding_is_ki
         "--resume auto || exit 3; rm -r again; done");
 }
 
+Test(checkpoint_names, of_a_save_killed_before_latest_moved_are_what_latest_names_after_a_resume)
+{
+    run("L=run/checkpoints/latest; for s in 8 12; do ND_FAULT=kill@save_link:step=$s:rank=0 $F "
+        "--config $C --run-dir run --resume auto --set logging.checkpoint_async=false; test $? = "
+        "137 && test $(readlink $L) = step_$(printf %08d $((s - 4))) || exit 1; done;"
+        "$T --resume auto || exit 2; test $(readlink $L) = step_00000012");
+}
+
 Test(checkpoint_names, called_latest_by_the_user_are_left_alone)
 {
     run("mkdir -p run/checkpoints/latest; echo mine > run/checkpoints/latest/notes; $T > log || "

@@ -190,6 +190,15 @@ Test(snapshots, of_which_a_part_is_damaged_give_way_to_the_older_one_and_then_to
         "grep -q 'in memory, at step 3' log || exit 6; same run");
 }
 
+Test(snapshots, of_which_the_configuration_is_cut_off_give_way_to_the_older_one)
+{
+    run("train 2 kill@backward:step=8:rank=0 --run-dir run;"
+        "truncate -s 1900 $M/*/*/step_00000006/config.ini || exit 1;"
+        "train 2 '' --run-dir run --resume auto || exit 2;"
+        "grep -q 'passing over the snapshot of step 6 in memory: .*config.ini' log || exit 3;"
+        "grep -q 'in memory, at step 3' log || exit 4; same run");
+}
+
 Test(snapshots, older_than_the_newest_checkpoint_are_not_taken)
 {
     run("train 2 kill@backward:step=9:rank=1 --run-dir run --checkpoint-interval 4 --set "
@@ -238,9 +247,13 @@ Test(snapshots, of_a_directory_that_was_copied_stay_those_of_the_original)
 {
     run("train 2 kill@snapshot_written:step=9:rank=0 --run-dir run --checkpoint-interval 5 --set "
         "logging.checkpoint_async=false; cp -r run run2;"
-        "train 2 '' --run-dir run2 --resume auto || exit 1; test -e $M/*/*/step_00000006 || exit 2;"
-        "grep -q 'resumed .*checkpoints/step_00000005 at step 5' log || exit 3;"
-        "test $(grep -c 'none is resumed: those of run .* are of run, which' log) = 1 || exit 4;"
+        "mkdir -p other; cp -r run other;" /* where the same relative path is another directory */
+        "for r in run2 other/run; do (cd $(dirname $r) && train 2 '' --run-dir ${r#*/} --resume "
+        "auto) || exit 1; mv -f other/log log 2> no; test -e $M/*/*/step_00000006 || exit 2;"
+        " grep -q 'resumed .*checkpoints/step_00000005 at step 5' log || exit 3;"
+        " test $(grep -c \"none is resumed: those of run .* are of $D/run, which\" log) = 1 || "
+        "exit "
+        "4; done;"
         "train 2 '' --run-dir run --resume auto || exit 5; grep -q 'in memory, at step 6' log || "
         "exit "
         "6;"
@@ -342,9 +355,10 @@ Test(run_script, goes_by_the_exit_code_and_counts_restarts_without_progress,
         "try() { printf '%s\\n' $1 > codes; : > calls; R --launch env --max-restarts 2 "
         "--run-dir run;"
         " code=$?; cp out log; test $code = $2 && test $(wc -l < calls) = $3; };"
-        "for c in 0 2 3 4 6 75 1 127 255; do try \"$c 5\" $c 1 || exit $((c % 99 + 1)); done;"
+        "for c in 0 2 3 4 6 75 1 127 243 255; do try \"$c 5\" $c 1 || exit $((c % 99 + 1)); done;"
         "for c in 5 134 137 139 205; do try \"$c 0\" 0 2 || exit 70; done;"
-        "try '5 255 0' 0 3 || exit 78; try '5 5 5 5' 5 3 || exit 71; grep -q 'giving up after 2 "
+        "try '5 255 0' 0 3 && try '5 243 0' 0 3 || exit 78; try '5 5 5 5' 5 3 || exit 71; grep -q "
+        "'giving up after 2 "
         "restarts' out || exit 72;"
         "test $(grep -c 'step 0; starting again at once' out) = 1 || exit 74;"
         "grep -q 'again in 1 s, restart 2 of 2 in a row without a step done' out || exit 75;"

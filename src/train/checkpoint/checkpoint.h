@@ -121,8 +121,9 @@ nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
                                 nd_checkpoint_inspection *standing);
 
 /* Renames checkpoints of steps after `step`, which are damaged or belong to an abandoned branch, to
- * superseded_step_*, so that they are neither resumed nor counted, and resets `latest`; all or
- * none. Earlier superseded checkpoints keep their names. Not collective. Errors: ND_ECHECKPOINT. */
+ * superseded_step_*, so that they are neither resumed nor counted, and makes `latest` name that of
+ * `step`, or an earlier one; all or none. Earlier superseded checkpoints keep their names. Not
+ * collective. Errors: ND_ECHECKPOINT. */
 nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log);
 
 /* Renames one checkpoint in the same way. `name` receives its new name. Errors: ND_ECHECKPOINT. */

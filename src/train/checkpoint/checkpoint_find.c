@@ -296,6 +296,16 @@ static nd_status drop_foreign(const char *directory, nd_checkpoint_steps *steps,
     return ND_OK;
 }
 
+/* Without it a run that a crash ended just before this would leave an earlier one's name there, if
+ * nothing is left to train. */
+static nd_status name_latest(const char *directory, int64_t step)
+{
+    int64_t latest;
+    bool foreign;
+    ND_TRY(nd_checkpoint_latest_read(directory, &latest, &foreign));
+    return latest == step ? ND_OK : nd_checkpoint_latest_write(directory, step, NULL);
+}
+
 nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log)
 {
     nd_checkpoint_steps steps;
@@ -305,6 +315,8 @@ nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *l
         first++;
     nd_status status = drop_foreign(directory, &steps, first);
     ND_IF_OK(first < steps.count ? supersede(directory, &steps, first, step, log) : ND_OK);
+    if (first > 0 && steps.list[first - 1] == step)
+        ND_IF_OK(name_latest(directory, step));
     free(steps.list);
     return status;
 }

@@ -165,14 +165,11 @@ static void open_log(nd_run *run)
     run->start.log = NULL;
 }
 
-/* Makes checkpoint_dir independent of the working directory, if the key can hold the path. */
-static void make_absolute(nd_config *config)
+void nd_run_directory_make_absolute(nd_config *config, const char *key, const char *directory)
 {
-    char *real = realpath(config->logging.checkpoint_dir, NULL);
-    if (real && config->logging.checkpoint_dir[0] != '/' && config->logging.checkpoint_dir[0]) {
-        if (nd_config_set_key(config, "logging", "checkpoint_dir", real, "") != ND_OK)
-            nd_error_clear();
-    }
+    char *real = directory[0] && directory[0] != '/' ? realpath(directory, NULL) : NULL;
+    if (real && nd_config_set_key(config, "logging", key, real, "") != ND_OK)
+        nd_error_clear();
     free(real);
 }
 
@@ -184,7 +181,7 @@ static nd_status save_config(const nd_run *run)
     snprintf(path, sizeof path, "%s/config.ini", run->config.logging.run_dir);
     FILE *memory = open_memstream(&text, &size);
     ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for the configuration's text");
-    make_absolute(&config);
+    nd_run_directory_make_absolute(&config, "checkpoint_dir", config.logging.checkpoint_dir);
     nd_identity_write_comments(&run->identity, memory);
     if (getenv("SLURM_JOB_ID"))
         fprintf(memory, "; slurm_job = %.32s\n\n", getenv("SLURM_JOB_ID"));

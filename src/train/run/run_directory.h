@@ -22,5 +22,9 @@ nd_status nd_run_directory_open(nd_run *run, bool fresh);
  * training run answers for all, others return ND_OK. Errors: as nd_run_locks_confirm. */
 nd_status nd_run_directory_confirm(const nd_run *run);
 
+/* Makes `directory`, the value of a key of [logging], independent of the working directory, if the
+ * key can hold the path. */
+void nd_run_directory_make_absolute(nd_config *config, const char *key, const char *directory);
+
 /* Closes the log. */
 void nd_run_directory_close(nd_run *run);

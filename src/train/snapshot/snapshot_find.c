@@ -112,6 +112,18 @@ static nd_status read_texts(const nd_run *run, int64_t step, nd_snapshot_found *
     return ND_OK;
 }
 
+static nd_status check_config(const nd_snapshot_found *found)
+{
+    char sha256[ND_SHA256_HEX_SIZE];
+    ND_TRY(nd_sha256_hex(found->config_text, found->config_bytes, sha256));
+    for (int64_t i = 0; i < found->c.file_count; i++)
+        if (strcmp(found->c.files[i].name, "config.ini") == 0 &&
+            strcmp(found->c.files[i].sha256, sha256) == 0)
+            return ND_OK;
+    return ND_FAIL(ND_ECHECKPOINT, "%s/config.ini is damaged: the manifest lists another",
+                   found->c.directory);
+}
+
 static nd_status read_tensors(const nd_checkpoint *c, const char *file)
 {
     nd_status status = ND_OK;
@@ -204,6 +216,7 @@ static nd_status try_one(nd_run *run, const generation *g, int holder, nd_snapsh
     status = nd_snapshot_step_path(run, g->step, found->c.directory);
     ND_IF_OK(
         nd_manifest_parse(found->manifest_text, found->manifest_bytes, "manifest.json", &found->c));
+    ND_IF_OK(check_config(found));
     ND_TRY(nd_comm_agree(comm, status));
     ND_TRY(gather_parts(run, found));
     const int64_t missing = first_missing(found, comm->size);

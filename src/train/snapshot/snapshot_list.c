@@ -95,8 +95,8 @@ static nd_status list_absent(nd_run *run, const char *path, int64_t after, bool 
         if (ended)
             nd_log_line(&run->log,
                         "snapshot host %s, which the run has lost, may still hold its snapshots: "
-                        "launch/run.sh removes them, or ssh %s rm -r %s",
-                        host, host, directory);
+                        "launch/run.sh removes them, or remove %s there",
+                        host, directory);
     }
     free(text);
     return ND_OK;

@@ -2,6 +2,7 @@
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint_files.h"
 #include "train/fault_points.h"
+#include "train/run/run_directory.h"
 #include "train/snapshot/snapshot_parts.h"
 
 #include <stdlib.h>
@@ -253,9 +254,11 @@ nd_status nd_snapshot_begin(nd_run *run)
 static nd_status make_texts(nd_run *run, nd_snapshot_found *texts)
 {
     nd_save *save = run->saving.snapshot;
+    nd_config config = run->config;
+    nd_run_directory_make_absolute(&config, "run_dir",
+                                   config.logging.run_dir); /* for copies of it */
     ND_TRY(nd_save_collect(save));
-    ND_TRY(nd_checkpoint_config_text(&save->c, &run->config, &texts->config_text,
-                                     &texts->config_bytes));
+    ND_TRY(nd_checkpoint_config_text(&save->c, &config, &texts->config_text, &texts->config_bytes));
     ND_TRY(
         nd_checkpoint_list_file(&save->c, "config.ini", texts->config_text, texts->config_bytes));
     ND_TRY(nd_checkpoint_manifest_text(&save->c, &texts->manifest_text));
