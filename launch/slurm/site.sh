@@ -1,6 +1,6 @@
 # What differs from site to site, in one place. Read twice: by you before sbatch, for where jobs go,
 #
-#   . launch/slurm/site.sh && sbatch launch/slurm/cpu.sbatch --config full.ini --run-dir runs/full
+#   . launch/slurm/site.sh && sbatch launch/slurm/cpu.sbatch --config e3/full --run-dir runs/full
 #
 # and by every job, for how ranks are started. What is set already stays as it is.
 

@@ -88,7 +88,7 @@ nd_status nd_cli_train(int argc, char **argv)
     };
     const nd_command command = {
         "nanochat_dist [train] --config FILE [options]",
-        "Trains a model. Under mpirun or srun every process is a data-parallel replica.", args,
+        "Trains a model. Under mpirun or srun every process is one rank of the run.", args,
         sizeof args / sizeof args[0]};
     bool helped;
     ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
