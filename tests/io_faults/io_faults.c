@@ -294,7 +294,7 @@ int unlinkat(int at_directory, const char *path, int flags)
 int unlink(const char *path)
 {
     const int reason = fault("unlink", path, NO_ROOM, NULL);
-    return reason ? failed(reason) : (int)syscall(SYS_unlink, path);
+    return reason ? failed(reason) : (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
 }
 
 int flock(int file, int operation)
