@@ -410,7 +410,7 @@ Test(pack, wrong_flags_are_named)
         {"pack --tokenizer x --out y", "the input is missing"},
         {"pack --shard-tokens many", "--shard-tokens: 'many' is not a whole number"},
         {"pack --tokenizer x --out y --val-fraction 1.5 z",
-         "val fraction is 1.5; expected at least 0"},
+         "--val-fraction is 1.5; expected at least 0"},
         {"tokenizer", "expected train, encode or decode"},
         {"tokenizer train --input x", "--output is missing"},
         {"tokenizer train --model x", "unknown option '--model'"},
