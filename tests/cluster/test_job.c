@@ -3,8 +3,6 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
-#include <stdio.h>
-
 TestSuite(job, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 /* `job CODE`: cpu.sbatch, of which the ranks end with CODE. Jobs 7 and 8 are the tasks 1 and 0 of
@@ -23,10 +21,7 @@ TestSuite(job, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 static void run(const char *script)
 {
-    static char output[16384], whole[4096];
-    snprintf(whole, sizeof whole, "%s%s", SETUP, script);
-    const int code = nd_test_run_script(output, sizeof output, whole);
-    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    nd_test_run_scripts(SETUP, script);
 }
 
 Test(job, of_an_array_puts_its_own_task_back_into_the_queue_and_no_other)

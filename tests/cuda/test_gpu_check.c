@@ -1,6 +1,7 @@
 /* launch/gpu_check.sh with a GPU and a program that are played by scripts: what it calls passed. */
 #include "support/support.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -122,30 +123,37 @@ Test(gpu_check, device_tests_go_on_after_one_that_fails_or_crashes)
     cr_assert(strstr(output, "Tested: 2 | Passing: 2") != NULL, "%s", output);
 }
 
-/* The section `attention` with runs whose log says who computes which direction. */
-static int check_attention(char output[8192], const char *forward, const char *backward)
+/* Shell text of a run that leaves the metrics of one step. */
+#define WITH_METRICS                                                                               \
+    "while [ $# -gt 0 ]; do [ $1 != --run-dir ] || { mkdir -p $2; echo '{\"loss\": 1, "            \
+    "\"total_loss\": 1, \"grad_norm\": 1, \"step_ms\": 1, \"comm_wait_ms\": 0}' "                  \
+    ">$2/metrics.jsonl; }; shift; done; "
+
+/* These sections with `program` (of the shell) for all runs. */
+static int check_runs(char output[8192], const char *sections, const char *program)
 {
     return nd_test_shell(
         output, 8192,
-        "{ F=$(mktemp -d); D=$F/build/tests/cuda/device; mkdir -p $F/bin $D; touch "
-        "$F/build/CMakeCache.txt; "
+        "{ F=$(mktemp -d); D=$F/build/tests/cuda/device; mkdir -p $F/bin $D; "
         "printf '#!/bin/sh\necho GPU 0: a script\n' >$F/bin/nvidia-smi; "
-        "printf '#!/bin/sh\n' >$D/cuda_device_cudnn; "
-        "cat >$F/build/nanochat_dist <<'P'\n"
-        "#!/bin/sh\n"
-        "while [ $# -gt 0 ]; do\n"
-        "    [ $1 != --run-dir ] || { mkdir -p $2; echo '{\"loss\": 1, \"total_loss\": 1, "
-        "\"grad_norm\": 1, \"step_ms\": 1, \"comm_wait_ms\": 0}' >$2/metrics.jsonl; }\n"
-        "    shift\n"
-        "done\n"
-        "echo '12:00:00  device  attention of 8 x 2048 tokens: %s'\n"
-        "echo '12:00:00  device  attention_backward of 8 x 2048 tokens: %s'\n"
-        "P\n"
+        "printf '#!/bin/sh\n' | tee $D/cuda_device_cudnn >$D/cuda_program_libraries; "
+        "cat >$F/build/nanochat_dist <<'P'\n#!/bin/sh\n%s\nP\n"
         "chmod +x $F/bin/* $D/* $F/build/nanochat_dist; "
-        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections attention --build $F/build "
+        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections %s --build $F/build "
         "--out $F/out >/dev/null; code=$?; cat $F/out/report.md; tar -tzf $F/out/runs.tar.gz; rm "
         "-rf $F; exit $code; }",
-        forward, backward, ND_SOURCE_DIR);
+        program, ND_SOURCE_DIR, sections);
+}
+
+/* The section `attention` with runs whose log says who computes which direction. */
+static int check_attention(char output[8192], const char *forward, const char *backward)
+{
+    char program[1024];
+    snprintf(program, sizeof program,
+             WITH_METRICS "echo '12:00:00  device  attention of 8 x 2048 tokens: %s'; "
+                          "echo '12:00:00  device  attention_backward of 8 x 2048 tokens: %s'",
+             forward, backward);
+    return check_runs(output, "attention", program);
 }
 
 Test(gpu_check, cudnn_is_not_called_right_where_the_project_computed_both_runs)
@@ -162,29 +170,14 @@ Test(gpu_check, cudnn_is_not_called_right_where_the_project_computed_both_runs)
     cr_assert_eq(check_attention(output, builtin, engine), 1, "%s", output);
 }
 
-/* These sections with `program` (of the shell) for all runs. */
-static int check_smoke(char output[8192], const char *sections, const char *program)
-{
-    return nd_test_shell(
-        output, 8192,
-        "{ F=$(mktemp -d); D=$F/build/tests/cuda/device; mkdir -p $F/bin $D; "
-        "printf '#!/bin/sh\necho GPU 0: a script\n' >$F/bin/nvidia-smi; "
-        "printf '#!/bin/sh\n' >$D/cuda_program_libraries; "
-        "cat >$F/build/nanochat_dist <<'P'\n#!/bin/sh\n%s\nP\n"
-        "chmod +x $F/bin/* $D/* $F/build/nanochat_dist; "
-        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections %s --build $F/build "
-        "--out $F/out >/dev/null; code=$?; cat $F/out/report.md; rm -rf $F; exit $code; }",
-        program, ND_SOURCE_DIR, sections);
-}
-
 Test(gpu_check, a_kernel_that_the_run_did_without_is_not_called_right)
 {
     char output[8192];
     static const char *const lines[] = {
         "echo 'device  int8 products by wgmma: checked, the bits are those of mma.sync'",
         "echo 'device  int8 products by wgmma: its results differ; mma.sync is used'"};
-    cr_assert_eq(check_smoke(output, "smoke", lines[0]), 0, "%s", output);
-    cr_assert_eq(check_smoke(output, "smoke", lines[1]), 1, "%s", output);
+    cr_assert_eq(check_runs(output, "smoke", lines[0]), 0, "%s", output);
+    cr_assert_eq(check_runs(output, "smoke", lines[1]), 1, "%s", output);
     cr_assert(strstr(output, "smoke: FAILED") != NULL, "%s", output);
 }
 
@@ -196,43 +189,22 @@ Test(gpu_check, other_sections_do_without_what_ends_the_first_run)
         wgmma[] = "[ \"$ND_CUDA_INT8\" = mma ] || exit 134; echo it ran",
         cudnn[] = "case \"$*\" in *attention_backend=builtin*) echo it ran;; *) echo a fault; "
                   "exit 134;; esac";
-    cr_assert_eq(check_smoke(output, "smoke", wgmma), 1, "%s", output);
+    cr_assert_eq(check_runs(output, "smoke", wgmma), 1, "%s", output);
     cr_assert(strstr(output, "it ran\nthat runs") != NULL, "%s", output);
     cr_assert(strstr(output, "again without cuDNN") == NULL, "%s", output);
-    cr_assert_eq(check_smoke(output, "smoke,graphs", cudnn), 1, "%s", output);
+    cr_assert_eq(check_runs(output, "smoke,graphs", cudnn), 1, "%s", output);
     const char *graphs = strstr(output, "## graphs");
     cr_assert(strstr(output, "it ran\nthat runs") != NULL, "%s", output);
     cr_assert(graphs != NULL && strstr(graphs, "a fault") == NULL, "%s", output);
 }
 
-/* The section `graphs` with runs whose log has `line`. */
-static int check_graphs(char output[8192], const char *line)
-{
-    return nd_test_shell(
-        output, 8192,
-        "{ F=$(mktemp -d); mkdir -p $F/bin $F/build; "
-        "printf '#!/bin/sh\necho GPU 0: a script\n' >$F/bin/nvidia-smi; "
-        "cat >$F/build/nanochat_dist <<'P'\n"
-        "#!/bin/sh\n"
-        "while [ $# -gt 0 ]; do\n"
-        "    [ $1 != --run-dir ] || { mkdir -p $2; echo '{\"loss\": 1, \"total_loss\": 1, "
-        "\"grad_norm\": 1, \"step_ms\": 1, \"comm_wait_ms\": 0}' >$2/metrics.jsonl; }\n"
-        "    shift\n"
-        "done\n"
-        "echo '12:00:00 %s'\n"
-        "P\n"
-        "chmod +x $F/bin/* $F/build/nanochat_dist; "
-        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections graphs --build $F/build "
-        "--out $F/out >/dev/null; code=$?; cat $F/out/report.md; rm -rf $F; exit $code; }",
-        line, ND_SOURCE_DIR);
-}
-
 Test(gpu_check, graphs_are_not_called_right_where_the_run_gave_them_up)
 {
     char output[8192];
-    cr_assert_eq(check_graphs(output, "step 40/40"), 0, "%s", output);
-    cr_assert_eq(check_graphs(output, "warning: CUDA graphs are off from here on, ops run one by "
-                                      "one: operation not permitted"),
+    cr_assert_eq(check_runs(output, "graphs", WITH_METRICS "echo step 40/40"), 0, "%s", output);
+    cr_assert_eq(check_runs(output, "graphs",
+                            WITH_METRICS "echo 'warning: CUDA graphs are off from here on, ops run "
+                                         "one by one: operation not permitted'"),
                  1, "%s", output);
     cr_assert(strstr(output, "graphs: FAILED") != NULL, "%s", output);
 }

@@ -28,6 +28,14 @@ int nd_test_run_script(char *output, size_t size, const char *script)
                          ND_IO_FAULTS, script);
 }
 
+void nd_test_run_scripts(const char *setup, const char *script)
+{
+    static char output[32768], whole[8192];
+    snprintf(whole, sizeof whole, "%s %s", setup, script);
+    const int code = nd_test_run_script(output, sizeof output, whole);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+}
+
 void nd_test_run_teardown(void)
 {
     nd_test_remove_directory(nd_test_here.directory);

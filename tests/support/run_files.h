@@ -35,6 +35,9 @@ void nd_test_run_teardown(void);
  * (the library of tests/io_faults) and $T ($B with $C and --run-dir $D/run). */
 int nd_test_run_script(char *output, size_t size, const char *script);
 
+/* Runs both as one script and asserts that it ends with 0. */
+void nd_test_run_scripts(const char *setup, const char *script);
+
 /* Python text, after `import hashlib, json`: t is the new config.ini of the checkpoint d, whose
  * manifest says so. */
 #define ND_TEST_SIGN_CONFIG                                                                        \

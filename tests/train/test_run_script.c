@@ -3,8 +3,6 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
-#include <stdio.h>
-
 TestSuite(run_script_faults, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 /* fake TEXT: $D/fake, a stand-in that appends a line to `calls` in each start, then runs TEXT, with
@@ -16,10 +14,7 @@ TestSuite(run_script_faults, .init = nd_test_run_setup, .fini = nd_test_run_tear
 
 static void run(const char *script)
 {
-    static char output[16384], whole[4096];
-    snprintf(whole, sizeof whole, "%s%s", SETUP, script);
-    const int code = nd_test_run_script(output, sizeof output, whole);
-    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    nd_test_run_scripts(SETUP, script);
 }
 
 Test(run_script_faults, a_full_disk_or_a_pipe_that_nobody_reads_does_not_end_the_supervision)

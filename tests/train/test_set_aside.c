@@ -3,10 +3,6 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
-#include <stdio.h>
-
-static char output[32768];
-
 /* What all tests here share: an earlier run, and `same`, which compares every file and link with
  * it. */
 static const char *const earlier =
@@ -21,10 +17,7 @@ TestSuite(set_aside, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 static void run(const char *script)
 {
-    static char whole[8192];
-    snprintf(whole, sizeof whole, "%s %s", earlier, script);
-    const int code = nd_test_run_script(output, sizeof output, whole);
-    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    nd_test_run_scripts(earlier, script);
 }
 
 Test(set_aside, does_not_begin_where_the_start_fails)

@@ -151,10 +151,9 @@ const nd_config_key nd_config_keys[] = {
          "pass"),
     BOOL(hardware, recompute_attention, "false",
          "with gradient_checkpointing: recompute attention too, and keep each layer's input only"),
-    BOOL(
-        hardware, recompute_ffn, "false",
-        "recompute the gate and up projections, the larger half of a layer's activations, and keep "
-        "the rest (gradient_checkpointing recomputes them too)"),
+    BOOL(hardware, recompute_ffn, "false",
+         "recompute the gate and up projections, about half of a layer's activations, and keep the "
+         "rest (gradient_checkpointing recomputes them too)"),
     BOOL(hardware, pack_ternary_weights, "false",
          "store ternary weights in 2 bits and unpack a matrix for each product"),
     BOOL(hardware, cuda_graphs, "false",
