@@ -121,48 +121,80 @@ static nd_status print_fastest_groups(const nd_config *config, int ranks,
     return ND_OK;
 }
 
-/* The choice of a run that chooses its groups. */
-static nd_status choose_parts(nd_config *config, int ranks, const nd_plan_machine *machine)
+static nd_status describe_machine(const nd_config *config, const machine_arguments *a, int ranks,
+                                  nd_plan_machine *machine)
 {
+    *machine = (nd_plan_machine){.between = {a->latency * 1e-6, 8e-9 / a->bandwidth},
+                                 .within = {a->local_latency * 1e-6, 8e-9 / a->local_bandwidth},
+                                 .add_per_byte = 1e-9 / a->add_rate,
+                                 .core_per_byte = 1e-9 * a->core_cost,
+                                 .hosts = (int)a->hosts,
+                                 .step = a->step_ms * 1e-3,
+                                 .optimizer = a->optimizer_ms * 1e-3};
+    return parse_flops(config, a, ranks, &machine->flops);
+}
+
+/* What a run would choose on this machine, and how the tables below say so. */
+typedef struct choices {
+    char groups[1024], parts[128]; /* empty: not chosen */
+} choices;
+
+/* Sets the groups and parts of `config` where a run chooses them, if a rank may take `memory`. */
+static nd_status choose_as_a_run(nd_config *config, int ranks, const nd_plan_machine *machine,
+                                 size_t memory, choices *chosen)
+{
+    const char *fixed = nd_plan_groups_fixed(config, config->hardware.target == ND_TARGET_CUDA,
+                                             ranks % machine->hosts == 0);
+    nd_plan_groups groups;
     nd_plan_parts parts;
-    if (machine->hosts == 1 || config->dist.group_ranks > 0 || config->dist.part_kib > 0)
+    if (machine->hosts == 1 || config->dist.group_ranks > 0 || nd_config_has_rounds(config))
+        return ND_OK;
+    if (fixed) {
+        snprintf(chosen->groups, sizeof chosen->groups, "1 of %d ranks: %s", ranks, fixed);
+        return ND_OK;
+    }
+    ND_TRY(nd_plan_groups_predict(config, ranks, machine, &groups));
+    const int best = nd_plan_groups_choose(&groups, memory);
+    nd_plan_groups_describe(&groups, best, chosen->groups, sizeof chosen->groups);
+    config->dist.group_ranks = groups.ranks[best];
+    if (config->dist.part_kib > 0)
         return ND_OK;
     ND_TRY(nd_plan_parts_choose(config, ranks, machine, &parts));
-    printf("parts            %lld KiB of long messages", (long long)parts.kib);
-    if (parts.step < parts.before)
-        printf(": %.4g ms a step, %.4g in the usual ones", parts.step * 1e3, parts.before * 1e3);
-    printf("\n");
+    snprintf(chosen->parts, sizeof chosen->parts,
+             parts.step < parts.before
+                 ? "%lld KiB of long messages: %.4g ms a step, %.4g in the usual ones"
+                 : "%lld KiB of long messages",
+             (long long)parts.kib, parts.step * 1e3, parts.before * 1e3);
     return ND_OK;
 }
 
-static nd_status predict_time(nd_config *config, const machine_arguments *a, int ranks)
+static nd_status predict_time(const nd_config *config, const machine_arguments *a, int ranks,
+                              const nd_plan_machine *machine, const choices *chosen)
 {
-    nd_plan_machine machine = {.between = {a->latency * 1e-6, 8e-9 / a->bandwidth},
-                               .within = {a->local_latency * 1e-6, 8e-9 / a->local_bandwidth},
-                               .add_per_byte = 1e-9 / a->add_rate,
-                               .core_per_byte = 1e-9 * a->core_cost,
-                               .hosts = (int)a->hosts,
-                               .step = a->step_ms * 1e-3,
-                               .optimizer = a->optimizer_ms * 1e-3};
     nd_plan_cost cost;
-    ND_TRY(parse_flops(config, a, ranks, &machine.flops));
-    ND_TRY(choose_parts(config, ranks, &machine));
-    ND_TRY(nd_plan_cost_predict(config, ranks, &machine, &cost));
-    if (machine.flops > 0.0)
-        printf("rate a rank      %.3g FLOP/s\n", machine.flops);
+    ND_TRY(nd_plan_cost_predict(config, ranks, machine, &cost));
+    if (chosen->groups[0])
+        printf("groups           %s\n", chosen->groups);
+    if (chosen->parts[0])
+        printf("parts            %s\n", chosen->parts);
+    if (machine->flops > 0.0)
+        printf("rate a rank      %.3g FLOP/s\n", machine->flops);
     nd_plan_cost_print(&cost, stdout);
     if (a->groups)
-        ND_TRY(print_fastest_groups(config, ranks, &machine, &cost));
+        ND_TRY(print_fastest_groups(config, ranks, machine, &cost));
     if (a->simulate) {
-        ND_TRY(nd_plan_cost_simulate(config, ranks, &machine, &cost));
+        ND_TRY(nd_plan_cost_simulate(config, ranks, machine, &cost));
         nd_plan_cost_print(&cost, stdout);
     }
     return ND_OK;
 }
 
 static nd_status plan_and_print(const nd_config_arguments *source, int ranks, bool workspace,
-                                size_t device_memory, const machine_arguments *machine)
+                                size_t device_memory, const machine_arguments *given)
 {
+    const size_t memory = device_memory > 0 ? device_memory / 10 * 9 : SIZE_MAX;
+    nd_plan_machine machine = {0};
+    choices chosen = {0};
     nd_config *config = calloc(1, sizeof *config);
     nd_plan plan = {0};
     nd_status status = ND_CHECK(config, ND_ENOMEM, "no memory for the configuration");
@@ -171,12 +203,16 @@ static nd_status plan_and_print(const nd_config_arguments *source, int ranks, bo
     if (config->old_names[0])
         fprintf(stderr, "config: old names, still accepted: %s\n", config->old_names);
     ND_TRY_GOTO(nd_config_check_model(config), done);
+    if (given->bandwidth != 0.0) {
+        ND_TRY_GOTO(describe_machine(config, given, ranks, &machine), done);
+        ND_TRY_GOTO(choose_as_a_run(config, ranks, &machine, memory, &chosen), done);
+    }
     ND_TRY_GOTO(nd_plan_create(config, ranks, &plan), done);
     if (workspace)
         ND_TRY_GOTO(nd_plan_measure_workspace(config, &plan), done);
     nd_plan_print(&plan, config, device_memory, stdout);
-    if (machine->bandwidth != 0.0)
-        ND_TRY_GOTO(predict_time(config, machine, ranks), done);
+    if (given->bandwidth != 0.0)
+        ND_TRY_GOTO(predict_time(config, given, ranks, &machine, &chosen), done);
 done:
     nd_plan_destroy(&plan);
     free(config);

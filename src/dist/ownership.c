@@ -104,8 +104,10 @@ static double level_of(const nd_ownership *own, double cost)
         high = fmax(high, own->load[r]);
     }
     high += cost;
-    for (int i = 0; i < 200; i++) {
-        const double middle = low + (high - low) / 2.0;
+    double before = -1.0, middle = high;
+    for (int i = 0; i < 200 && middle != before; i++) { /* to the last bit */
+        before = middle;
+        middle = low + (high - low) / 2.0;
         double room = 0.0;
         for (int r = 0; r < own->ranks; r++)
             room += fmax(0.0, middle - own->load[r]);

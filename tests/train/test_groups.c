@@ -271,6 +271,20 @@ Test(groups, that_save_little_are_not_chosen)
     cr_assert_eq(nd_plan_groups_choose(&groups, 0), 0);
 }
 
+Test(groups, that_keep_less_memory_are_chosen_of_those_that_are_as_fast)
+{
+    nd_plan_groups groups = {.count = 4, .ranks = {2, 4, 8, 16}};
+    const double steps[] = {0.9, 0.895, 0.903, 1.0};
+    for (int i = 0; i < 4; i++) {
+        groups.cost[i].cost.step = steps[i];
+        groups.cost[i].memory = (size_t)(100 - i);
+    }
+    cr_assert_eq(nd_plan_groups_choose(&groups, 100), 2);
+    groups.cost[2].cost.step = 0.905;
+    cr_assert_eq(nd_plan_groups_choose(&groups, 100), 1);
+    cr_assert_eq(nd_plan_groups_choose(&groups, 97), 3);
+}
+
 /* Eight ranks on four hosts, with four micro-batches of a small model each. */
 static nd_config *parts_config(const char *set)
 {
@@ -386,22 +400,49 @@ Test(groups, what_a_rank_computes_is_measured_on_a_backend_that_stays)
     nd_backend_destroy(cpu);
 }
 
-static int plan(int ranks, const char *flops)
+static int plan(int ranks, const char *flops, const char *more)
 {
     return nd_test_shell(output, sizeof output,
-                         "%s plan --config %s --ranks %d --hosts 2 --set dist.group_ranks=2 --set "
-                         "training.batch_size=12 --set training.micro_batch_size=1 --bandwidth 1 "
-                         "--flops %s",
-                         ND_BINARY, nd_test_here.config, ranks, flops);
+                         "%s plan --config %s --ranks %d --hosts 2 --set training.batch_size=12 "
+                         "--set training.micro_batch_size=1 --flops %s %s",
+                         ND_BINARY, nd_test_here.config, ranks, flops, more);
 }
 
 Test(groups, the_plan_measures_a_rank_of_them_and_refuses_those_that_straddle_hosts)
 {
-    cr_assert_eq(plan(4, "measured"), 0, "%s", output);
+    cr_assert_eq(plan(4, "measured", "--set dist.group_ranks=2 --bandwidth 1"), 0, "%s", output);
     cr_assert(strstr(output, "gradients between hosts as compressed to 0.86 of") != NULL, "%s",
               output);
-    cr_assert_eq(plan(6, "1e9"), 2, "%s", output);
+    cr_assert_eq(plan(6, "1e9", "--set dist.group_ranks=2 --bandwidth 1"), 2, "%s", output);
     cr_assert(strstr(output, "the first of 2 hosts having 3 ranks and the last 3; 1, 3, 6 would "
                              "fit") != NULL,
               "%s", output);
+}
+
+/* MiB of masters in the table of memory. */
+static double planned_masters(const char *more)
+{
+    double masters = 0.0;
+    cr_assert_eq(plan(4, "1e10", more), 0, "%s", output);
+    const char *at = strstr(output, "  masters ");
+    cr_assert(at && sscanf(at, " masters %lf", &masters) == 1, "%s", output);
+    return masters;
+}
+
+#define SLOW_LINK                                                                                  \
+    "--set model.hidden_dim=128 --set model.vocab_size=64 --set training.use_galore=true --set "   \
+    "training.galore_rank=1 --set dist.overlap_grad_reduce=false --bandwidth 0.01 "
+
+Test(groups, are_planned_as_a_run_chooses_them)
+{
+    const double chosen = planned_masters(SLOW_LINK);
+    cr_assert(strstr(output, "groups           2 of 2 ranks: ") != NULL, "%s", output);
+    cr_assert_eq(planned_masters(SLOW_LINK "--set dist.group_ranks=2"), chosen);
+    cr_assert(strstr(output, "groups  ") == NULL, "given, not chosen: %s", output);
+    cr_assert_lt(planned_masters(SLOW_LINK "--device-memory 1MiB"), chosen);
+    cr_assert(strstr(output, "groups           1 of 4 ranks: ") != NULL, "%s", output);
+    cr_assert_lt(planned_masters(SLOW_LINK "--set dist.deterministic=off --set "
+                                           "dist.grad_comm_dtype=int8"),
+                 chosen);
+    cr_assert(strstr(output, "so they are not chosen by what is measured") != NULL, "%s", output);
 }

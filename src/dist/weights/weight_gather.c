@@ -88,14 +88,18 @@ nd_status nd_weight_gather_reserve(nd_weight_gather *gather, const nd_model *mod
         changes |= sends_change(gather, model, i);
     if (changes)
         ND_TRY(nd_arena_reserve(arena, ND_F32, 1, SCRATCH, &gather->scratch));
-    for (int r = 0; r < own->ranks && (own->ranks > 1 || changes); r++) {
-        size_t bytes = 0;
-        for (int64_t i = 0; i < own->count; i++)
+    if (own->ranks == 1 && !changes)
+        return ND_OK;
+    size_t *bytes = gather->added.end;
+    for (int64_t i = 0; i < own->count; i++)
+        for (int r = -1; (r = nd_ownership_next(own, i, r)) >= 0;)
             if (sends(gather, model, i, r, &w))
-                bytes += bytes_of(gather, model, i, &w, true);
-        ND_TRY(nd_arena_reserve(arena, ND_U8, 1, (int64_t)bytes, &gather->buffers[r]));
-    }
-    return ND_OK;
+                bytes[r] += bytes_of(gather, model, i, &w, true);
+    nd_status status = ND_OK;
+    for (int r = 0; r < own->ranks; r++)
+        ND_IF_OK(nd_arena_reserve(arena, ND_U8, 1, (int64_t)bytes[r], &gather->buffers[r]));
+    memset(bytes, 0, (size_t)own->ranks * sizeof *bytes);
+    return status;
 }
 
 static void forget_added(nd_added_weights *a, const nd_ownership *own)
@@ -160,7 +164,7 @@ static nd_status add(nd_weight_gather *gather, nd_model *model, const nd_view *m
         return ND_OK;
     a->is[index] = true;
     a->order[a->count++] = index;
-    for (int r = 0; r < gather->own->ranks; r++) {
+    for (int r = -1; (r = nd_ownership_next(gather->own, index, r)) >= 0;) {
         if (!sends(gather, model, index, r, &w))
             continue;
         char *buffer = gather->buffers[r].data;

@@ -2,7 +2,19 @@
 
 #include "dist/transport/wire_sizes.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+
+const char *nd_plan_groups_fixed(const nd_config *config, bool device, bool even)
+{
+    /* In one group without the tree, NCCL adds in its own order. */
+    if (config->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32 ||
+        (device && config->dist.deterministic != ND_DETERMINISTIC_WORLD))
+        return "other groups would round gradients to other bits, so they are not chosen by what "
+               "is measured; `plan --groups` names the fastest";
+    return even ? NULL : "hosts have different numbers of ranks";
+}
 
 /* Whole hosts or within a host; above 64 ranks only some sizes of whole hosts. */
 static bool is_candidate(int ranks, int hosts, int size)
@@ -40,17 +52,43 @@ int nd_plan_groups_fastest(const nd_plan_groups *groups)
     return best;
 }
 
+/* The largest groups that take at most `most` seconds and fit `memory`; `otherwise` if none do. */
+static int largest_within(const nd_plan_groups *groups, double most, size_t memory, int otherwise)
+{
+    for (int i = groups->count - 1; i >= 0; i--)
+        if (groups->cost[i].cost.step <= most && groups->cost[i].memory <= memory)
+            return i;
+    return otherwise;
+}
+
 int nd_plan_groups_choose(const nd_plan_groups *groups, size_t memory)
 {
     const int all = groups->count - 1;
-    double least = 0.95 * groups->cost[all].cost.step;
-    int best = all;
+    double least = groups->cost[all].cost.step;
     for (int i = all - 1; i >= 0; i--)
-        if (groups->cost[i].cost.step < least && groups->cost[i].memory <= memory) {
-            least = groups->cost[i].cost.step;
-            best = i;
-        }
-    return best;
+        if (groups->cost[i].memory <= memory)
+            least = fmin(least, groups->cost[i].cost.step);
+    if (least >= 0.95 * groups->cost[all].cost.step)
+        return all;
+    return largest_within(groups, 1.01 * least, memory, all);
+}
+
+void nd_plan_groups_describe(const nd_plan_groups *groups, int chosen, char *text, size_t size)
+{
+    const int ranks = groups->ranks[groups->count - 1], group = groups->ranks[chosen];
+    const char *before = " (";
+    size_t used = (size_t)snprintf(text, size, "%d of %d ranks: %.4g ms a step predicted",
+                                   ranks / group, group, groups->cost[chosen].cost.step * 1e3);
+    for (int i = groups->count - 1; i >= 0; i--) {
+        if (i == chosen || used >= size)
+            continue;
+        used += (size_t)snprintf(text + used, size - used, "%s%d of %d: %.4g", before,
+                                 ranks / groups->ranks[i], groups->ranks[i],
+                                 groups->cost[i].cost.step * 1e3);
+        before = ", ";
+    }
+    if (used < size && groups->count > 1)
+        snprintf(text + used, size - used, ")");
 }
 
 /* Of dist.part_kib: ND_WIRE_PART_BYTES. */

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* sizes[] of hosts from all local ranks; returns 0 if ranks of a host are not consecutive. */
 static int hosts_of(const int *local, int ranks, int *sizes)
@@ -25,18 +26,13 @@ static int hosts_of(const int *local, int ranks, int *sizes)
 static const char *reason_for_one(const nd_run *run, const int *sizes, int hosts)
 {
     const nd_comm *comm = run->comm;
+    bool even = true;
     if (comm->device && !comm->ops.begin_exchange_device)
         return "links between GPUs are measured with NCCL, which this build lacks; `plan --groups` "
                "takes them as they are given";
-    /* In one group without the tree, NCCL adds in its own order. */
-    if (run->config.dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32 ||
-        (comm->device && run->config.dist.deterministic != ND_DETERMINISTIC_WORLD))
-        return "other groups would round gradients to other bits, so they are not chosen by what "
-               "is measured; `plan --groups` names the fastest";
     for (int h = 0; h < hosts; h++)
-        if (sizes[h] != sizes[0])
-            return "hosts have different numbers of ranks";
-    return NULL;
+        even = even && sizes[h] == sizes[0];
+    return nd_plan_groups_fixed(&run->config, comm->device != NULL, even);
 }
 
 /* Bytes that this rank may take. */
@@ -75,26 +71,15 @@ done:
 void nd_run_groups_describe(const nd_plan_groups *groups, int chosen, const nd_plan_parts *parts,
                             const nd_plan_machine *machine, char *text, size_t size)
 {
-    const int ranks = groups->ranks[groups->count - 1], group = groups->ranks[chosen];
-    const char *before = " (";
-    size_t used = (size_t)snprintf(text, size, "%d of %d ranks: %.4g ms a step predicted",
-                                   ranks / group, group, groups->cost[chosen].cost.step * 1e3);
-    for (int i = groups->count - 1; i >= 0; i--) {
-        if (i == chosen || used >= size)
-            continue;
-        used += (size_t)snprintf(text + used, size - used, "%s%d of %d: %.4g", before,
-                                 ranks / groups->ranks[i], groups->ranks[i],
-                                 groups->cost[i].cost.step * 1e3);
-        before = ", ";
-    }
-    if (used < size)
-        snprintf(text + used, size - used,
-                 "%s; in parts of %lld KiB %.4g ms; measured %.3g Gbit/s, %.3g us and %.3g us a "
-                 "part between hosts, %.3g Gbit/s, %.3g and %.3g us within, %.3g FLOP/s a rank",
-                 groups->count > 1 ? ")" : "", (long long)parts->kib, parts->step * 1e3,
-                 8e-9 / machine->between.per_byte, machine->between.latency * 1e6,
-                 machine->between.per_message * 1e6, 8e-9 / machine->within.per_byte,
-                 machine->within.latency * 1e6, machine->within.per_message * 1e6, machine->flops);
+    nd_plan_groups_describe(groups, chosen, text, size);
+    const size_t used = strlen(text);
+    snprintf(text + used, size - used,
+             "; in parts of %lld KiB %.4g ms; measured %.3g Gbit/s, %.3g us and %.3g us a part "
+             "between hosts, %.3g Gbit/s, %.3g and %.3g us within, %.3g FLOP/s a rank",
+             (long long)parts->kib, parts->step * 1e3, 8e-9 / machine->between.per_byte,
+             machine->between.latency * 1e6, machine->between.per_message * 1e6,
+             8e-9 / machine->within.per_byte, machine->within.latency * 1e6,
+             machine->within.per_message * 1e6, machine->flops);
 }
 
 /* What rank 0 chooses; others might predict another last bit. */
