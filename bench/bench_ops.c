@@ -232,8 +232,8 @@ static void bench_rows(bench *w, const model_shape *s, nd_dtype t)
     MOVED(swiglu_rmsnorm_quantize, t, (2.0 * size + 1.0) * wide, q, a, r, IN(gate), IN(up),
           IN(wide_weight));
     MOVED(swiglu_backward, t, 5.0 * size * wide, dgate, dup, IN(h), IN(gate), IN(up));
-    MOVED(swiglu_rmsnorm_backward, t, 5.0 * size * wide, dgate, dup, dwide, IN(h), IN(gate), IN(up),
-          IN(wide_weight), IN(r));
+    MOVED(swiglu_rmsnorm_backward, t, (5.0 * size + 1.0) * wide, dgate, dup, dwide, q, a, r, IN(h),
+          IN(gate), IN(up), IN(wide_weight));
     MOVED(rope, t, 2.0 * size * row, y, &rope);
     MOVED(add, t, 3.0 * size * row, dx, IN(x), IN(y));
     release_all(w);

@@ -175,8 +175,8 @@ static nd_status swiglu_rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view 
 }
 
 static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,
-                                              nd_cview dy, nd_cview gate, nd_cview up, nd_cview w,
-                                              nd_cview r)
+                                              nd_view q, nd_view a, nd_view r, nd_cview dy,
+                                              nd_cview gate, nd_cview up, nd_cview w)
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t n = gate.cols, rows = gate.rows;
@@ -188,6 +188,8 @@ static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_v
     ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == n && nd_is_float(r.dtype));
     if (nd_view_count(gate) == 0)
         return ND_OK;
+    if (q.data)
+        ND_TRY(swiglu_rmsnorm_quantize_cuda(b, q, a, r, gate, up, w));
     const int64_t blocks = nd_min(rows, ND_ROW_BLOCKS);
     const size_t shared = nd_own_columns_bytes(n);
     const bool wide =

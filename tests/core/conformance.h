@@ -248,3 +248,32 @@ static inline void check_equal(const harness *h, const char *what, const outputs
     ND_ASSERT_OK((h)->backend[i]->ops.op((h)->backend[i], __VA_ARGS__))
 
 static const nd_dtype float_dtypes[] = {ND_F32, ND_BF16};
+
+/* Normalised errors. An f32 result differs from the double reference by f32 rounding of a few
+ * operations; a bf16 result by the last rounding, at most 2^-8 of an element. */
+static const double TOLERANCE_F32 = 1e-6, TOLERANCE_BF16 = 4e-3;
+static inline double tolerance(nd_dtype dtype)
+{
+    return dtype == ND_BF16 ? TOLERANCE_BF16 : TOLERANCE_F32;
+}
+
+/* Quantised after a norm in f32: one step on values that lie at a rounding tie. */
+static const double TIE_FRACTION = 1e-3;
+
+static const int64_t row_shapes[][2] = {{1, 1},   {1, 37},   {37, 1},    {5, 16},   {3, 100},
+                                        {17, 65}, {64, 256}, {130, 129}, {40, 1000}};
+
+typedef void (*shape_test)(harness *h, int64_t rows, int64_t cols, nd_dtype x, nd_dtype y);
+
+static inline void over_shapes_and_dtypes(shape_test test)
+{
+    harness h;
+    harness_open(&h);
+    for (int s = 0; s < (int)(sizeof row_shapes / sizeof *row_shapes); s++)
+        for (int mix = 0; mix < 4; mix++) {
+            test(&h, row_shapes[s][0], row_shapes[s][1], float_dtypes[mix & 1],
+                 float_dtypes[mix >> 1]);
+            harness_reset(&h);
+        }
+    harness_close(&h);
+}

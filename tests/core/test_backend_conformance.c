@@ -1,38 +1,9 @@
-/* Every slot of the fast CPU layer against the reference: rows, codes, loss and updates. The
- * products and attention are in test_backend_products.c. */
+/* Every slot of the fast CPU layer against the reference: rows, codes and loss. Products and
+ * attention are in test_backend_products.c, updates in test_backend_state.c. */
 #include "core/conformance.h"
-
-/* Normalised errors. An f32 result differs from the double reference by f32 rounding of a few
- * operations; a bf16 result by the last rounding, at most 2^-8 of an element. */
-static const double TOLERANCE_F32 = 1e-6, TOLERANCE_BF16 = 4e-3;
-static double tolerance(nd_dtype dtype)
-{
-    return dtype == ND_BF16 ? TOLERANCE_BF16 : TOLERANCE_F32;
-}
 
 /* Sums over many rows in f32. */
 static const double TOLERANCE_SUM = 5e-6;
-
-/* Quantised after a norm in f32: one step on values that lie at a rounding tie. */
-static const double TIE_FRACTION = 1e-3;
-
-static const int64_t shapes[][2] = {{1, 1},   {1, 37},   {37, 1},    {5, 16},   {3, 100},
-                                    {17, 65}, {64, 256}, {130, 129}, {40, 1000}};
-enum { SHAPES = sizeof shapes / sizeof *shapes };
-
-typedef void (*shape_test)(harness *h, int64_t rows, int64_t cols, nd_dtype x, nd_dtype y);
-
-static void over_shapes_and_dtypes(shape_test test)
-{
-    harness h;
-    harness_open(&h);
-    for (int s = 0; s < SHAPES; s++)
-        for (int mix = 0; mix < 4; mix++) {
-            test(&h, shapes[s][0], shapes[s][1], float_dtypes[mix & 1], float_dtypes[mix >> 1]);
-            harness_reset(&h);
-        }
-    harness_close(&h);
-}
 
 static void check_quantized(const harness *h, const char *what, const outputs *q)
 {
@@ -117,6 +88,58 @@ Test(backend, swiglu_agrees_with_the_reference)
     over_shapes_and_dtypes(swiglu_case);
 }
 
+typedef struct codes_outputs {
+    outputs q, a, r;
+} codes_outputs;
+
+static codes_outputs poisoned_codes(harness *h, int64_t rows, int64_t n)
+{
+    return (codes_outputs){poisoned_outputs(h, ND_I8, ND_I8, rows, n),
+                           poisoned_outputs(h, ND_F32, ND_F32, rows, 1),
+                           poisoned_outputs(h, ND_F64, ND_F32, rows, 1)};
+}
+
+static void check_same(const harness *h, const char *what, const outputs *out, const outputs *other)
+{
+    for (int i = 0; i < BACKENDS; i++)
+        cr_assert_arr_eq(out->view[i].data, other->view[i].data,
+                         nd_view_bytes(nd_as_const(out->view[i])), "%s (%s)", what, h->isa);
+}
+
+/* To the bit: the codes and norms of the forward pass, and the gradients with these norms. */
+static void swiglu_codes_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
+{
+    const nd_cview gate = nd_as_const(random_floats(h, x_type, rows, n, 4.0f));
+    const nd_cview up = nd_as_const(random_floats(h, x_type, rows, n, 1.0f));
+    const nd_cview dh = nd_as_const(random_floats(h, y_type, rows, n, 1.0f));
+    const nd_cview w = nd_as_const(random_floats(h, ND_F32, 1, n, 1.0f));
+    const codes_outputs before = poisoned_codes(h, rows, n), after = poisoned_codes(h, rows, n);
+    const nd_view none = {0};
+    outputs dgate[2], dup[2], dw[2];
+    RUN(h, swiglu_rmsnorm_quantize, before.q.view[i], before.a.view[i], before.r.view[i], gate, up,
+        w);
+    for (int codes = 0; codes < 2; codes++) {
+        dgate[codes] = copied_outputs(h, ND_F64, gate);
+        dup[codes] = copied_outputs(h, ND_F64, up);
+        dw[codes] = copied_outputs(h, ND_F64, w);
+        RUN(h, swiglu_rmsnorm_backward, dgate[codes].view[i], dup[codes].view[i], dw[codes].view[i],
+            codes ? after.q.view[i] : none, after.a.view[i],
+            codes ? after.r.view[i] : before.r.view[i], dh, nd_as_const(dgate[codes].view[i]),
+            nd_as_const(dup[codes].view[i]), w);
+    }
+    check_same(h, "q", &before.q, &after.q);
+    check_same(h, "a", &before.a, &after.a);
+    check_same(h, "r", &before.r, &after.r);
+    check_same(h, "dgate", &dgate[0], &dgate[1]);
+    check_same(h, "dup", &dup[0], &dup[1]);
+    check_same(h, "dw", &dw[0], &dw[1]);
+}
+
+Test(backend, swiglu_backward_gives_the_codes_of_the_forward_pass)
+{
+    over_shapes_and_dtypes(swiglu_codes_case);
+}
+
 static void swiglu_backward_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type,
                                  nd_dtype y_type)
 {
@@ -124,22 +147,23 @@ static void swiglu_backward_case(harness *h, int64_t rows, int64_t n, nd_dtype x
     const nd_cview up = nd_as_const(random_floats(h, x_type, rows, n, 1.0f));
     const nd_cview dh = nd_as_const(random_floats(h, y_type, rows, n, 1.0f));
     const nd_cview w = nd_as_const(random_floats(h, ND_F32, 1, n, 1.0f));
-    const nd_cview r = nd_as_const(random_scales(h, rows, 1));
+    const nd_view r = random_scales(h, rows, 1), none = {0};
     outputs dgate = poisoned_outputs(h, ND_F64, y_type, rows, n);
     outputs dup = poisoned_outputs(h, ND_F64, y_type, rows, n);
     RUN(h, swiglu_backward, dgate.view[i], dup.view[i], dh, gate, up);
     check_close(h, "swiglu_backward dgate", &dgate, tolerance(y_type));
     check_close(h, "swiglu_backward dup", &dup, tolerance(y_type));
     const outputs dw = copied_outputs(h, ND_F64, nd_as_const(random_floats(h, ND_F32, 1, n, 1.0f)));
-    RUN(h, swiglu_rmsnorm_backward, dgate.view[i], dup.view[i], dw.view[i], dh, gate, up, w, r);
+    RUN(h, swiglu_rmsnorm_backward, dgate.view[i], dup.view[i], dw.view[i], none, none, r, dh, gate,
+        up, w);
     check_close(h, "swiglu_rmsnorm_backward dgate", &dgate, tolerance(y_type));
     check_close(h, "swiglu_rmsnorm_backward dup", &dup, tolerance(y_type));
     check_close(h, "swiglu_rmsnorm_backward dw", &dw, TOLERANCE_SUM);
     /* In place: the gradients lie over gate and up. */
     dgate = copied_outputs(h, ND_F64, gate);
     dup = copied_outputs(h, ND_F64, up);
-    RUN(h, swiglu_rmsnorm_backward, dgate.view[i], dup.view[i], dw.view[i], dh,
-        nd_as_const(dgate.view[i]), nd_as_const(dup.view[i]), w, r);
+    RUN(h, swiglu_rmsnorm_backward, dgate.view[i], dup.view[i], dw.view[i], none, none, r, dh,
+        nd_as_const(dgate.view[i]), nd_as_const(dup.view[i]), w);
     check_close(h, "swiglu_rmsnorm_backward in place", &dgate, tolerance(x_type));
     check_close(h, "swiglu_rmsnorm_backward in place", &dup, tolerance(x_type));
 }
@@ -409,75 +433,4 @@ static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype
 Test(backend, cross_entropy_agrees_with_the_reference)
 {
     over_shapes_and_dtypes(cross_entropy_case);
-}
-
-static void momentum_case(harness *h, int64_t rows, int64_t n, nd_dtype g_type, nd_dtype u_type)
-{
-    const nd_cview g = nd_as_const(random_floats(h, g_type, rows, n, 1.0f));
-    const nd_cview start = nd_as_const(random_floats(h, ND_F32, rows, n, 1.0f));
-    for (int nesterov = 0; nesterov < 2; nesterov++) {
-        const outputs m = copied_outputs(h, ND_F64, start);
-        const outputs u = poisoned_outputs(h, ND_F64, u_type, rows, n);
-        RUN(h, momentum, u.view[i], m.view[i], g, 0.95f, 0.5f, nesterov != 0);
-        check_close(h, "momentum m", &m, TOLERANCE_F32);
-        check_close(h, "momentum u", &u, tolerance(u_type));
-    }
-}
-
-Test(backend, momentum_agrees_with_the_reference)
-{
-    over_shapes_and_dtypes(momentum_case);
-}
-
-/* Stochastic rounding uses the same random words, so that bf16 weights differ only where the f32
- * value falls on the other side of the draw. */
-static void check_masters(const harness *h, const char *what, const outputs *w)
-{
-    if (w->view[1].dtype != ND_BF16) {
-        check_close(h, what, w, TOLERANCE_F32);
-        return;
-    }
-    int64_t off = 0;
-    const int64_t count = nd_view_count(nd_as_const(w->view[0]));
-    for (int64_t i = 0; i < count; i++)
-        off += nd_load(nd_as_const(w->view[0]), i) != nd_load(nd_as_const(w->view[1]), i);
-    const bool rare = (double)off <= 1.0 + TIE_FRACTION * (double)count;
-    cr_assert(rare, "%s (%s): %lld of %lld differ", what, h->isa, (long long)off, (long long)count);
-    check_close(h, what, w, 2.0 * TOLERANCE_BF16);
-}
-
-static void update_case(harness *h, int64_t rows, int64_t n, nd_dtype u_type, nd_dtype w_type)
-{
-    const nd_cview u = nd_as_const(random_floats(h, u_type, rows, n, 1.0f));
-    const nd_cview start = nd_as_const(random_floats(h, w_type, rows, n, 1.0f));
-    const nd_dtype reference = w_type == ND_BF16 ? ND_BF16 : ND_F64;
-    for (int cautious = 0; cautious < 2; cautious++) {
-        const nd_update_params update = {0.02f, 0.01f, cautious != 0, 0x1234567890abcdefu};
-        const outputs w = copied_outputs(h, reference, start);
-        RUN(h, apply_update, w.view[i], u, &update);
-        check_masters(h, "apply_update", &w);
-        const nd_adamw_params adamw = {.learning_rate = 0.01f,
-                                       .beta1 = 0.9f,
-                                       .beta2 = 0.95f,
-                                       .epsilon = 1e-8f,
-                                       .weight_decay = 0.1f,
-                                       .gradient_scale = 0.5f,
-                                       .correction1 = 0.19f,
-                                       .correction2 = 0.0975f,
-                                       .cautious_decay = cautious != 0,
-                                       .rounding_key = 99};
-        const outputs weights = copied_outputs(h, reference, start);
-        const nd_cview m0 = nd_as_const(random_floats(h, ND_F32, rows, n, 0.1f));
-        const outputs m = copied_outputs(h, ND_F64, m0);
-        const outputs v = copied_outputs(h, ND_F64, nd_as_const(random_scales(h, rows, n)));
-        RUN(h, adamw, weights.view[i], m.view[i], v.view[i], u, &adamw);
-        check_masters(h, "adamw w", &weights);
-        check_close(h, "adamw m", &m, TOLERANCE_F32);
-        check_close(h, "adamw v", &v, TOLERANCE_F32);
-    }
-}
-
-Test(backend, updates_agree_with_the_reference)
-{
-    over_shapes_and_dtypes(update_case);
 }

@@ -1,4 +1,4 @@
-/* Quantised optimizer state: fast against reference, and both against the bounds of the codes. */
+/* Updates and quantised optimizer state: fast against reference, and codes against their bounds. */
 #include "core/base/dynamic_code.h"
 #include "core/conformance.h"
 
@@ -253,4 +253,75 @@ Test(state, tiles_equal_the_reference_and_come_back_within_half_a_step)
         harness_reset(&h);
     }
     harness_close(&h);
+}
+
+static void momentum_case(harness *h, int64_t rows, int64_t n, nd_dtype g_type, nd_dtype u_type)
+{
+    const nd_cview g = nd_as_const(random_floats(h, g_type, rows, n, 1.0f));
+    const nd_cview start = nd_as_const(random_floats(h, ND_F32, rows, n, 1.0f));
+    for (int nesterov = 0; nesterov < 2; nesterov++) {
+        const outputs m = copied_outputs(h, ND_F64, start);
+        const outputs u = poisoned_outputs(h, ND_F64, u_type, rows, n);
+        RUN(h, momentum, u.view[i], m.view[i], g, 0.95f, 0.5f, nesterov != 0);
+        check_close(h, "momentum m", &m, TOLERANCE_F32);
+        check_close(h, "momentum u", &u, tolerance(u_type));
+    }
+}
+
+Test(backend, momentum_agrees_with_the_reference)
+{
+    over_shapes_and_dtypes(momentum_case);
+}
+
+/* Stochastic rounding uses the same random words, so that bf16 weights differ only where the f32
+ * value falls on the other side of the draw. */
+static void check_masters(const harness *h, const char *what, const outputs *w)
+{
+    if (w->view[1].dtype != ND_BF16) {
+        check_close(h, what, w, TOLERANCE_F32);
+        return;
+    }
+    int64_t off = 0;
+    const int64_t count = nd_view_count(nd_as_const(w->view[0]));
+    for (int64_t i = 0; i < count; i++)
+        off += nd_load(nd_as_const(w->view[0]), i) != nd_load(nd_as_const(w->view[1]), i);
+    const bool rare = (double)off <= 1.0 + TIE_FRACTION * (double)count;
+    cr_assert(rare, "%s (%s): %lld of %lld differ", what, h->isa, (long long)off, (long long)count);
+    check_close(h, what, w, 2.0 * TOLERANCE_BF16);
+}
+
+static void update_case(harness *h, int64_t rows, int64_t n, nd_dtype u_type, nd_dtype w_type)
+{
+    const nd_cview u = nd_as_const(random_floats(h, u_type, rows, n, 1.0f));
+    const nd_cview start = nd_as_const(random_floats(h, w_type, rows, n, 1.0f));
+    const nd_dtype reference = w_type == ND_BF16 ? ND_BF16 : ND_F64;
+    for (int cautious = 0; cautious < 2; cautious++) {
+        const nd_update_params update = {0.02f, 0.01f, cautious != 0, 0x1234567890abcdefu};
+        const outputs w = copied_outputs(h, reference, start);
+        RUN(h, apply_update, w.view[i], u, &update);
+        check_masters(h, "apply_update", &w);
+        const nd_adamw_params adamw = {.learning_rate = 0.01f,
+                                       .beta1 = 0.9f,
+                                       .beta2 = 0.95f,
+                                       .epsilon = 1e-8f,
+                                       .weight_decay = 0.1f,
+                                       .gradient_scale = 0.5f,
+                                       .correction1 = 0.19f,
+                                       .correction2 = 0.0975f,
+                                       .cautious_decay = cautious != 0,
+                                       .rounding_key = 99};
+        const outputs weights = copied_outputs(h, reference, start);
+        const nd_cview m0 = nd_as_const(random_floats(h, ND_F32, rows, n, 0.1f));
+        const outputs m = copied_outputs(h, ND_F64, m0);
+        const outputs v = copied_outputs(h, ND_F64, nd_as_const(random_scales(h, rows, n)));
+        RUN(h, adamw, weights.view[i], m.view[i], v.view[i], u, &adamw);
+        check_masters(h, "adamw w", &weights);
+        check_close(h, "adamw m", &m, TOLERANCE_F32);
+        check_close(h, "adamw v", &v, TOLERANCE_F32);
+    }
+}
+
+Test(backend, updates_agree_with_the_reference)
+{
+    over_shapes_and_dtypes(update_case);
 }

@@ -127,11 +127,11 @@ static nd_status swiglu_backward(nd_backend *b, nd_view dgate, nd_view dup, nd_c
 }
 
 static nd_status swiglu_rmsnorm_backward(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,
-                                         nd_cview dy, nd_cview gate, nd_cview up, nd_cview w,
-                                         nd_cview r)
+                                         nd_view q, nd_view a, nd_view r, nd_cview dy,
+                                         nd_cview gate, nd_cview up, nd_cview w)
 {
     note("swiglu_rmsnorm_backward", dy.rows);
-    return seen.ops.swiglu_rmsnorm_backward(b, dgate, dup, dw, dy, gate, up, w, r);
+    return seen.ops.swiglu_rmsnorm_backward(b, dgate, dup, dw, q, a, r, dy, gate, up, w);
 }
 
 static nd_status rope(nd_backend *b, nd_view x, const nd_rope_params *params)

@@ -311,24 +311,41 @@ static nd_status norm_backward(const nd_layer_pass *p, nd_view dx, nd_cview dy, 
                                             dx_beta);
 }
 
+/* The down projection, its norm and the gated activation, whose gradients overwrite gate and up.
+ * Quantized, one pass over these gives the projection's input and the gradients. */
+static nd_status ffn_output_backward(const nd_layer_pass *p, nd_view dx,
+                                     const nd_layer_gradients *g, float beta)
+{
+    nd_backend *b = p->backend;
+    const nd_view gate = p->acts->gate, up = p->acts->up, dh = p->scratch->wide;
+    const nd_weight *norm = p->weights.w[ND_FFN_SUB_NORM];
+    const bool int8 = p->config->int8_gradients;
+    nd_linear_input input = input_memory(p, gate.cols);
+    const bool fused = p->config->arch == ND_ARCH_BITNET && input.quantized;
+    if (!fused) {
+        ND_TRY(ffn_output_input(p, &input));
+        ND_TRY(
+            nd_linear_backward_weight(b, g->dw[ND_FFN_DOWN], nd_as_const(dx), &input, int8, beta));
+    }
+    ND_TRY(nd_linear_backward_input(b, dh, nd_as_const(dx), p->weights.w[ND_FFN_DOWN], int8, 0.0f));
+    if (p->config->arch != ND_ARCH_BITNET)
+        return b->ops.swiglu_backward(b, gate, up, nd_as_const(dh), nd_as_const(gate),
+                                      nd_as_const(up));
+    ND_TRY(b->ops.swiglu_rmsnorm_backward(
+        b, gate, up, g->dw[ND_FFN_SUB_NORM], fused ? input.q : (nd_view){0}, input.a, input.r,
+        nd_as_const(dh), nd_as_const(gate), nd_as_const(up), nd_as_const(norm->dense)));
+    return fused ? nd_linear_backward_weight(b, g->dw[ND_FFN_DOWN], nd_as_const(dx), &input, int8,
+                                             beta)
+                 : ND_OK;
+}
+
 static nd_status ffn_backward(const nd_layer_pass *p, nd_view dx, const nd_layer_gradients *g,
                               float beta)
 {
-    nd_backend *b = p->backend;
     const nd_layer_activations *acts = p->acts;
-    const nd_view dh = p->scratch->wide, dgate = acts->gate, dup = acts->up,
-                  dn = p->scratch->hidden;
+    const nd_view dgate = acts->gate, dup = acts->up, dn = p->scratch->hidden;
     nd_linear_input input;
-    ND_TRY(ffn_output_input(p, &input));
-    ND_TRY(projection_backward(p, ND_FFN_DOWN, &input, dx, dh, 0.0f, g, beta));
-    if (p->config->arch == ND_ARCH_BITNET)
-        ND_TRY(b->ops.swiglu_rmsnorm_backward(
-            b, dgate, dup, g->dw[ND_FFN_SUB_NORM], nd_as_const(dh), nd_as_const(acts->gate),
-            nd_as_const(acts->up), nd_as_const(p->weights.w[ND_FFN_SUB_NORM]->dense),
-            nd_as_const(input.r)));
-    else
-        ND_TRY(b->ops.swiglu_backward(b, dgate, dup, nd_as_const(dh), nd_as_const(acts->gate),
-                                      nd_as_const(acts->up)));
+    ND_TRY(ffn_output_backward(p, dx, g, beta));
     ND_TRY(norm_of(p, acts->x_mid, ND_FFN_NORM, &input));
     ND_TRY(projection_backward(p, ND_FFN_GATE, &input, dgate, dn, 0.0f, g, beta));
     ND_TRY(projection_backward(p, ND_FFN_UP, &input, dup, dn, 1.0f, g, beta));

@@ -113,10 +113,22 @@ static nd_status swiglu_backward_fast(nd_backend *b, nd_view dgate, nd_view dup,
 }
 
 typedef struct fused_backward {
-    nd_view dgate, dup;
+    nd_view dgate, dup, q, a;
     nd_cview dy, gate, up;
-    const float *w, *r;
+    const float *w;
+    float *r;
 } fused_backward;
+
+/* The codes and norm of a row's activation, as the forward pass had them. */
+static void quantize_again(const nd_cpu_fast *fast, const fused_backward *f, int64_t t,
+                           const float *hidden, float *buffer)
+{
+    const int64_t n = f->gate.cols;
+    f->r[t] = nd_fast_norm_scale(fast->kernels, hidden, n);
+    fast->kernels->norm(buffer, hidden, f->w, f->r[t], n);
+    nd_fast_quantize_row(fast->kernels, (int8_t *)f->q.data + t * n, (float *)f->a.data + t, buffer,
+                         n);
+}
 
 static void fused_row_backward(const nd_cpu_fast *fast, const fused_backward *f, int64_t t,
                                float *dw)
@@ -124,8 +136,10 @@ static void fused_row_backward(const nd_cpu_fast *fast, const fused_backward *f,
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = f->gate.cols;
     float *buffer = nd_fast_buffer(fast, nd_fast_thread(), GATED_BUFFERS, n);
-    const float *dy = nd_fast_load(k, f->dy, t * n, n, buffer);
     const gated_row row = load_gated_row(fast, f->gate, f->up, t);
+    if (f->q.data)
+        quantize_again(fast, f, t, row.hidden, buffer);
+    const float *dy = nd_fast_load(k, f->dy, t * n, n, buffer);
     const float r = f->r[t];
     float *hidden = row.hidden; /* then its gradient */
     const double mean = k->dot3(dy, f->w, hidden, n) / (double)n;
@@ -136,24 +150,26 @@ static void fused_row_backward(const nd_cpu_fast *fast, const fused_backward *f,
 }
 
 static nd_status swiglu_rmsnorm_backward_fast(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,
-                                              nd_cview dy, nd_cview gate, nd_cview up, nd_cview w,
-                                              nd_cview r)
+                                              nd_view q, nd_view a, nd_view r, nd_cview dy,
+                                              nd_cview gate, nd_cview up, nd_cview w)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(dgate.dtype) || !nd_fast_covers(dup.dtype) || !nd_fast_covers(dy.dtype) ||
         !nd_fast_covers(gate.dtype) || !nd_fast_covers(up.dtype) || !nd_fast_covers(w.dtype) ||
         r.dtype != ND_F32)
-        return fast->reference.swiglu_rmsnorm_backward(b, dgate, dup, dw, dy, gate, up, w, r);
+        return fast->reference.swiglu_rmsnorm_backward(b, dgate, dup, dw, q, a, r, dy, gate, up, w);
     ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == gate.rows);
     ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == gate.cols);
     ND_REQUIRE(w.rows == 1 && w.cols == gate.cols);
+    ND_REQUIRE(!q.data || (q.dtype == ND_I8 && nd_same_shape(nd_as_const(q), gate) &&
+                           a.dtype == ND_F32 && a.rows == gate.rows));
     const int64_t n = gate.cols, rows = nd_fast_block_rows(gate.rows);
     const int64_t blocks = nd_fast_ceil(gate.rows, rows);
     nd_fast_weights weights;
     ND_TRY(nd_fast_load_weights(fast, w, nd_fast_bytes(blocks * n, sizeof(float)), &weights));
     ND_TRY(nd_fast_grow_private(fast, (GATED_BUFFERS + 1) * nd_fast_bytes(n, sizeof(float))));
-    const fused_backward call = {dgate, dup, dy, gate, up, weights.w, r.data};
+    const fused_backward call = {dgate, dup, q, a, dy, gate, up, weights.w, r.data};
     float *partial = weights.extra;
 #pragma omp parallel for num_threads(nd_fast_team(fast, gate.rows *n)) schedule(dynamic, 1)
     for (int64_t block = 0; block < blocks; block++) {

@@ -61,8 +61,9 @@ static nd_status swiglu_backward_reference(nd_backend *b, nd_view dgate, nd_view
 }
 
 static nd_status swiglu_rmsnorm_backward_reference(nd_backend *b, nd_view dgate, nd_view dup,
-                                                   nd_view dw, nd_cview dy, nd_cview gate,
-                                                   nd_cview up, nd_cview w, nd_cview r)
+                                                   nd_view dw, nd_view q, nd_view a, nd_view r,
+                                                   nd_cview dy, nd_cview gate, nd_cview up,
+                                                   nd_cview w)
 {
     ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == gate.rows);
     ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
@@ -71,9 +72,12 @@ static nd_status swiglu_rmsnorm_backward_reference(nd_backend *b, nd_view dgate,
     ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for 2 x %zu values", count);
     const nd_view hidden = nd_view_of(memory, ND_F64, gate.rows, gate.cols);
     const nd_view dhidden = nd_view_of(memory + count, ND_F64, gate.rows, gate.cols);
-    nd_status status = ND_OK;
+    nd_status status = q.data ? swiglu_rmsnorm_quantize_reference(b, q, a, r, gate, up, w) : ND_OK;
+    ND_TRY_GOTO(status, done);
     ND_TRY_GOTO(swiglu_reference(b, hidden, gate, up), done);
-    ND_TRY_GOTO(b->ops.rmsnorm_backward(b, dhidden, dw, dy, nd_as_const(hidden), w, r, 0.0f), done);
+    ND_TRY_GOTO(
+        b->ops.rmsnorm_backward(b, dhidden, dw, dy, nd_as_const(hidden), w, nd_as_const(r), 0.0f),
+        done);
     ND_TRY_GOTO(swiglu_backward_reference(b, dgate, dup, nd_as_const(dhidden), gate, up), done);
 done:
     free(memory);
