@@ -48,8 +48,6 @@ static expectation expected_of(int op)
     case COUNTED_attention_backward:
         return (expectation){0.85, 0.50,
                              "cuDNN, causal, dq written once: ds passes through memory"};
-    case COUNTED_swiglu_rmsnorm_backward:
-        return (expectation){0.85, 1.0, "rows of 16 bytes a thread, in order; first the codes"};
     case COUNTED_cross_entropy:
         return (expectation){0.65, 1.0, "a row is read twice, the second time from L2"};
     default:

@@ -135,12 +135,6 @@ static void measure(counted_op *o, const call *c)
         o->around = 3.0 * v[2].rows * v[2].cols; /* codes to bf16 */
         o->kernels = 2.0;
         break;
-    case COUNTED_swiglu_rmsnorm_backward:
-        if (c->views == 10) { /* codes come of a pass of their own over gate and up */
-            o->around = v[7].bytes + v[8].bytes;
-            o->kernels = 2.0;
-        }
-        break;
     case COUNTED_gemm:
         dense_product(o, c);
         break;

@@ -11,12 +11,19 @@ enum { ND_ROW_BLOCKS = 528 };
 nd_status nd_cuda_add_columns(nd_cuda *cuda, nd_view dw, const float *partial, int64_t parts,
                               int64_t n);
 
-/* Raises the kernel's limit of dynamic shared memory when a row needs more than the default. The
- * kernel's static memory, for nd_block_sum, counts against both limits. */
+/* A kernel's static memory, for nd_block_sum, which counts against the limits of dynamic memory. */
+enum { ND_SUM_SHARED = 32 * sizeof(float) };
+
+static inline bool nd_cuda_fits_shared(const nd_cuda *cuda, size_t bytes)
+{
+    return bytes + ND_SUM_SHARED <= cuda->shared_limit;
+}
+
+/* Raises the kernel's limit of dynamic shared memory when a row needs more than the default. */
 template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kernel, size_t bytes)
 {
-    const size_t own = 32 * sizeof(float);
-    ND_FAIL_IF(bytes + own > cuda->shared_limit, ND_EINTERNAL,
+    const size_t own = ND_SUM_SHARED;
+    ND_FAIL_IF(!nd_cuda_fits_shared(cuda, bytes), ND_EINTERNAL,
                "cuda: a row needs %zu bytes of shared memory, %zu are available", bytes + own,
                cuda->shared_limit);
     if (bytes + own > 48 * 1024)

@@ -36,6 +36,23 @@ __global__ void swiglu_backward_kernel(nd_floats dgate, nd_floats dup, nd_floats
     }
 }
 
+/* Codes of row t, held normalized in shared memory, from each thread's largest magnitude. */
+__device__ __forceinline__ void store_codes(int8_t *q, float *maxima, int64_t t, const float *held,
+                                            int64_t n, bool wide, float largest, float *shared)
+{
+    const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
+    largest = nd_code_scale(largest, shared);
+    if (threadIdx.x == 0)
+        maxima[t] = largest;
+    const float factor = nd_code_factor(largest);
+    for (int64_t i = first; i < n; i += step) {
+        int code[ND_WIDE];
+        for (int j = 0; j < ND_WIDE; j++)
+            code[j] = nd_quantized(held[nd_own_column(i, j)], factor);
+        nd_store_codes(q + t * n + i, n - i, wide, code);
+    }
+}
+
 /* A row's activation stays in shared memory for its three uses, one thread per element. */
 __global__ void __launch_bounds__(512, 3)
     swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r, nd_floats gate,
@@ -65,43 +82,44 @@ __global__ void __launch_bounds__(512, 3)
             largest = nd_larger<true>(largest, fabsf(value));
         }
     }
-    largest = nd_code_scale(largest, shared);
-    if (threadIdx.x == 0) {
+    if (threadIdx.x == 0)
         nd_store_one(r, t, scale);
-        maxima[t] = largest;
-    }
-    const float factor = nd_code_factor(largest);
-    for (int64_t i = first; i < n; i += step) {
-        int code[ND_WIDE];
-        for (int j = 0; j < ND_WIDE; j++)
-            code[j] = nd_quantized(h[nd_own_column(i, j)], factor);
-        nd_store_codes(q + row + i, n - i, wide, code);
-    }
+    store_codes(q, maxima, t, h, n, wide, largest, shared);
 }
 
-/* Rows t, t + blocks, ...; dw is in shared memory as in rmsnorm_backward_kernel. */
+/* Rows t, t + blocks, ...; dw is in shared memory as in rmsnorm_backward_kernel, and with codes,
+ * `columns` floats behind it, the row's activation. */
+template <bool CODES>
 __global__ void __launch_bounds__(512, 2)
-    swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, float *partial, nd_floats dy,
-                                   nd_floats gate, nd_floats up, nd_floats w, nd_floats r,
-                                   int64_t rows, int64_t n, bool wide)
+    swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, float *partial, int8_t *q,
+                                   float *maxima, nd_floats r, nd_floats dy, nd_floats gate,
+                                   nd_floats up, nd_floats w, int64_t rows, int64_t n,
+                                   int64_t columns, bool wide)
 {
     ND_DYNAMIC_SHARED(memory);
     __shared__ float shared[32];
-    float *dw = reinterpret_cast<float *>(memory);
+    float *dw = reinterpret_cast<float *>(memory), *held = dw + columns;
     const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
     nd_clear_columns(dw, n);
     for (int64_t t = blockIdx.x; t < rows; t += gridDim.x) {
         const int64_t row = t * n;
-        const float scale = nd_load_one(r, t);
-        float dot = 0.0f, z[ND_WIDE], u[ND_WIDE], d[ND_WIDE], b[ND_WIDE];
+        float sum = 0.0f, dot = 0.0f, largest = 0.0f;
+        float z[ND_WIDE], u[ND_WIDE], d[ND_WIDE], b[ND_WIDE];
         for (int64_t i = first; i < n; i += step) {
             nd_load_wide(gate, row + i, n - i, wide, z);
             nd_load_wide(up, row + i, n - i, wide, u);
             nd_load_wide(dy, row + i, n - i, wide, d);
             nd_load_wide(w, i, n - i, wide, b);
-            for (int j = 0; j < ND_WIDE; j++)
-                dot += d[j] * b[j] * z[j] * sigmoid(z[j]) * u[j];
+            for (int j = 0; j < ND_WIDE; j++) {
+                const float h = z[j] * sigmoid(z[j]) * u[j];
+                dot += d[j] * b[j] * h;
+                if (CODES) {
+                    sum += h * h;
+                    held[nd_own_column(i, j)] = h; /* 0 beyond n */
+                }
+            }
         }
+        const float scale = CODES ? nd_norm_scale(sum, n, shared) : nd_load_one(r, t);
         const float mean = nd_block_sum(dot, shared) / (float)n;
         const float pull = scale * scale * mean;
         for (int64_t i = first; i < n; i += step) {
@@ -115,9 +133,19 @@ __global__ void __launch_bounds__(512, 2)
                 dw[nd_own_column(i, j)] += d[j] * h * scale; /* 0 beyond n */
                 u[j] = dh * u[j] * s * (1.0f + z[j] * (1.0f - s));
                 d[j] = dh * activated;
+                if (CODES) {
+                    const float normalized = held[nd_own_column(i, j)] * scale * b[j];
+                    held[nd_own_column(i, j)] = normalized;
+                    largest = nd_larger<true>(largest, fabsf(normalized));
+                }
             }
             nd_store_wide(dgate, row + i, n - i, wide, u);
             nd_store_wide(dup, row + i, n - i, wide, d);
+        }
+        if (CODES) {
+            if (threadIdx.x == 0)
+                nd_store_one(r, t, scale);
+            store_codes(q, maxima, t, held, n, wide, largest, shared);
         }
     }
     nd_store_columns(partial, dw, n);
@@ -188,20 +216,25 @@ static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_v
     ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == n && nd_is_float(r.dtype));
     if (nd_view_count(gate) == 0)
         return ND_OK;
-    if (q.data)
+    const size_t columns = nd_own_columns_bytes(n);
+    const bool codes = q.data && nd_cuda_fits_shared(cuda, 2 * columns);
+    if (q.data && !codes)
         ND_TRY(swiglu_rmsnorm_quantize_cuda(b, q, a, r, gate, up, w));
+    const auto kernel =
+        codes ? swiglu_rmsnorm_backward_kernel<true> : swiglu_rmsnorm_backward_kernel<false>;
     const int64_t blocks = nd_min(rows, ND_ROW_BLOCKS);
-    const size_t shared = nd_own_columns_bytes(n);
-    const bool wide =
-        nd_aligned(n, dgate.data, dup.data, dy.data, gate.data) && nd_aligned(n, up.data, w.data);
+    const size_t shared = codes ? 2 * columns : columns;
+    const bool wide = nd_aligned(n, dgate.data, dup.data, dy.data, gate.data) &&
+                      nd_aligned(n, up.data, w.data) && (!codes || nd_aligned(n, q.data));
     void *partial;
-    ND_TRY(nd_cuda_allow_shared(cuda, swiglu_rmsnorm_backward_kernel, shared));
+    ND_TRY(nd_cuda_allow_shared(cuda, kernel, shared));
     ND_TRY(nd_cuda_scratch(cuda, (size_t)(blocks * n) * sizeof(float), &partial));
-    ND_CUDA_TRY(ND_LAUNCH(swiglu_rmsnorm_backward_kernel, dim3((unsigned)blocks),
-                          dim3(nd_row_threads(n)), shared, cuda->stream, nd_floats_of(dgate),
-                          nd_floats_of(dup), static_cast<float *>(partial), nd_floats_of(dy),
-                          nd_floats_of(gate), nd_floats_of(up), nd_floats_of(w), nd_floats_of(r),
-                          rows, n, wide));
+    ND_CUDA_TRY(ND_LAUNCH(kernel, dim3((unsigned)blocks), dim3(nd_row_threads(n)), shared,
+                          cuda->stream, nd_floats_of(dgate), nd_floats_of(dup),
+                          static_cast<float *>(partial), static_cast<int8_t *>(q.data),
+                          static_cast<float *>(a.data), nd_floats_of(r), nd_floats_of(dy),
+                          nd_floats_of(gate), nd_floats_of(up), nd_floats_of(w), rows, n,
+                          (int64_t)(columns / sizeof(float)), wide));
     return nd_cuda_add_columns(cuda, dw, static_cast<float *>(partial), blocks, n);
 }
 

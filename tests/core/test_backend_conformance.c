@@ -184,6 +184,7 @@ Test(backend, norms_of_rows_that_just_fill_shared_memory_agree_with_the_referenc
         rmsnorm_backward_case(&h, 2, widths[i], ND_F32, ND_F32);
         swiglu_case(&h, 2, widths[i], ND_F32, ND_F32);
         swiglu_backward_case(&h, 2, widths[i], ND_F32, ND_F32);
+        swiglu_codes_case(&h, 2, widths[i], ND_F32, ND_F32);
         harness_reset(&h);
     }
     harness_close(&h);

@@ -1,4 +1,5 @@
 /* The CUDA backend's table. */
+#include "core/base/rng.h"
 #include "cuda/emulated_backend.h"
 #include "support/support.h"
 #include "unimplemented.h"
@@ -58,6 +59,38 @@ Test(cuda, memory_that_is_not_there_is_an_error_of_that_call_alone)
     ND_ASSERT_OK(b->ops.add(b, x, nd_as_const(x), nd_as_const(x)));
     b->ops.release(b, memory, 64);
     nd_backend_destroy(b);
+}
+
+/* 29000 floats fit a block's shared memory once, not twice. */
+Test(cuda, rows_too_wide_for_one_kernel_get_the_same_codes_and_gradients_from_two)
+{
+    enum { WIDTH = 29000 };
+    static float rows[4][WIDTH], gradients[3][2][WIDTH];
+    static int8_t codes[2][WIDTH];
+    float scale[2], norm[2];
+    nd_backend *b = NULL;
+    ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){0}, &b));
+    for (int i = 0; i < 4; i++)
+        nd_rng_normal_fill(nd_rng_key((uint64_t)i, "rows"), 0, 1.0f, rows[i], WIDTH);
+#define ROW(x) nd_view_of(x, ND_F32, 1, WIDTH)
+#define ONE(x) nd_view_of(x, ND_F32, 1, 1)
+    const nd_cview gate = nd_as_const(ROW(rows[0])), up = nd_as_const(ROW(rows[1])),
+                   dy = nd_as_const(ROW(rows[2])), w = nd_as_const(ROW(rows[3]));
+    const nd_view q[] = {nd_view_of(codes[0], ND_I8, 1, WIDTH),
+                         nd_view_of(codes[1], ND_I8, 1, WIDTH)};
+    ND_ASSERT_OK(
+        b->ops.swiglu_rmsnorm_quantize(b, q[0], ONE(&scale[0]), ONE(&norm[0]), gate, up, w));
+    for (int with = 0; with < 2; with++)
+        ND_ASSERT_OK(b->ops.swiglu_rmsnorm_backward(
+            b, ROW(gradients[0][with]), ROW(gradients[1][with]), ROW(gradients[2][with]),
+            with ? q[1] : (nd_view){0}, ONE(&scale[1]), ONE(&norm[with]), dy, gate, up, w));
+    nd_backend_destroy(b);
+    cr_assert_arr_eq(codes[0], codes[1], sizeof codes[0]);
+    cr_assert_eq(scale[0], scale[1]);
+    cr_assert_eq(norm[0], norm[1]);
+    cr_assert_neq(gradients[0][0][WIDTH - 1], 0.0f);
+    for (int i = 0; i < 3; i++)
+        cr_assert_arr_eq(gradients[i][0], gradients[i][1], sizeof gradients[i][0]);
 }
 
 /* Between record and record_end: recorded, not run; and what cannot be recorded says so. */
