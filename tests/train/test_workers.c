@@ -288,14 +288,17 @@ Test(workers, a_round_sends_the_bytes_that_the_plan_says)
 }
 
 /* The last step ends a round too, so that a run has more of them than one in H steps; and a round
- * ends with whole weights, twice where workers' masters in bf16 differ from the start. */
+ * ends with whole weights, twice where workers' masters in bf16 differ from the start. A run that
+ * is shorter than galore_update_freq has a new subspace in most of its steps. */
 Test(workers, a_run_sends_the_bytes_a_step_that_the_plan_says)
 {
     static const char *const keys[] = {
         "--set dist.workers=4 --set dist.sync_every=100",
         "--set dist.workers=4 --set dist.sync_every=8",
         "--set dist.workers=2 --set dist.sync_every=2 --set optimizer.master_precision=bf16 "
-        "--set dist.weight_sync=full_base3"};
+        "--set dist.weight_sync=full_base3",
+        "--set training.use_galore=true --set training.galore_rank=16 "
+        "--set training.galore_update_freq=100"};
     double sent[ND_TEST_STEPS_MAX];
     char output[8192], run[128], extra[256], script[512];
     snprintf(run, sizeof run, "%s/run", nd_test_here.directory);
