@@ -163,6 +163,16 @@ bool nd_projectors_due(const nd_projectors *p, int64_t index, int64_t step, int6
     return step % p->config->training.galore_update_freq == one->order / per_step;
 }
 
+int64_t nd_projectors_replacements(const nd_projectors *p, int64_t index, int64_t steps)
+{
+    const projector *one = &p->list[index];
+    if (!one->used)
+        return 0;
+    const int64_t every = p->config->training.galore_update_freq;
+    const int64_t first = one->order / nd_projectors_per_step(p);
+    return steps > first ? 1 + (steps - 1 - first) / every : 0;
+}
+
 int64_t nd_projectors_sketch_count(const nd_projectors *p)
 {
     int64_t count = 0;

@@ -42,6 +42,9 @@ int64_t nd_projectors_per_step(const nd_projectors *p);
  * those of the step. */
 bool nd_projectors_due(const nd_projectors *p, int64_t index, int64_t step, int64_t *place);
 
+/* How many new subspaces matrix `index` gets in steps 0 .. steps - 1. */
+int64_t nd_projectors_replacements(const nd_projectors *p, int64_t index, int64_t steps);
+
 /* Elements of the largest sketch; 0 without projected matrices. */
 int64_t nd_projectors_sketch_count(const nd_projectors *p);
 

@@ -387,6 +387,26 @@ Test(config, the_micro_batch_does_not_depend_on_ranks_and_divides_the_batch)
     cr_assert_eq(nd_config_micro_batch(&config), 3);
 }
 
+/* 0.55 * 100 is above 55 in doubles, 0.57 * 100 below 57. */
+Test(config, collider_filters_from_and_until_the_very_step_that_a_fraction_names)
+{
+    nd_config config;
+    nd_config_defaults(&config);
+    config.training.use_collider = true;
+    config.training.total_steps = 100;
+    for (int from = 0; from < 100; from++)
+        for (int until = from + 1; until <= 100; until++) {
+            char value[2][16];
+            snprintf(value[0], sizeof value[0], "%d.%02d", from / 100, from % 100);
+            snprintf(value[1], sizeof value[1], "%d.%02d", until / 100, until % 100);
+            config.training.collider_from = strtod(value[0], NULL);
+            config.training.collider_until = strtod(value[1], NULL);
+            for (int step = 0; step < 100; step++)
+                cr_assert_eq(nd_config_filters(&config, step), step >= from && step < until,
+                             "step %d of 100, from %s until %s", step, value[0], value[1]);
+        }
+}
+
 Test(config, a_config_is_found_by_its_installed_name)
 {
     char output[2048];

@@ -132,12 +132,13 @@ Test(workers, a_run_that_resumes_within_a_round_on_other_ranks_is_the_one_that_w
 }
 
 /* 4 steps without workers, then workers from there: the same on any ranks, and all begin alike. */
-Test(workers, they_begin_where_a_run_without_workers_stands_the_same_on_any_number_of_ranks)
+static void check_start(const char *keys)
 {
-    char output[16384], run[128], first[65] = "";
-    const int code = nd_test_run_script(
-        output, sizeof output,
-        "A=\"--config $C --set model.hidden_dim=64 --set training.use_8bit_optim=true\";"
+    char output[16384], script[2048], run[128], first[65] = "";
+    snprintf(
+        script, sizeof script,
+        "A=\"--config $C --set model.hidden_dim=64 --set training.use_8bit_optim=true %s\";"
+        "rm -rf one run1 run2 run4 back; "
         "$B $A --run-dir $D/one --checkpoint-interval 4 > log 2>&1 || { cat log; exit 1; };"
         "S=$D/one/checkpoints/step_00000004;"
         "for np in 1 2 4; do mpirun --oversubscribe -np $np $B $A --run-dir $D/run$np --resume $S "
@@ -149,14 +150,27 @@ Test(workers, they_begin_where_a_run_without_workers_stands_the_same_on_any_numb
         "run1/metrics.jsonl "
         "| uniq | wc -l | grep -q '^1$' || exit 5;"
         "$B $A --run-dir $D/back --resume $D/run1/checkpoints/step_00000012 > log 2>&1; "
-        "test $? = 4 && grep 'run with 4 workers, .* has no workers' log");
-    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+        "test $? = 4 && grep 'run with 4 workers, .* has no workers' log",
+        keys);
+    const int code = nd_test_run_script(output, sizeof output, script);
+    cr_assert_eq(code, 0, "%s: exit %d: %s", keys, code, output);
     for (int np = 1; np <= 4; np *= 2) {
         snprintf(run, sizeof run, "%s/run%d", nd_test_here.directory, np);
         if (np == 1)
             snprintf(first, sizeof first, "%s", nd_test_state(run));
-        cr_assert_str_eq(nd_test_state(run), first, "%d ranks", np);
+        cr_assert_str_eq(nd_test_state(run), first, "%s, %d ranks", keys, np);
     }
+}
+
+Test(workers, they_begin_where_a_run_without_workers_stands_the_same_on_any_number_of_ranks)
+{
+    check_start("");
+}
+
+/* The start of a round is f32 whatever the masters are. */
+Test(workers, they_begin_where_a_run_with_masters_in_bf16_stands)
+{
+    check_start("--set optimizer.master_precision=bf16");
 }
 
 /* Each worker has masters and state of its own, as many as the checkpoint was written with. */
@@ -271,6 +285,40 @@ Test(workers, a_round_sends_the_bytes_that_the_plan_says)
     const double planned = 4e6 * atof(output);
     cr_assert_float_eq(sent[3] - sent[2], planned, 4e3, "%g sent in a round, %g planned",
                        sent[3] - sent[2], planned);
+}
+
+/* The last step ends a round too, so that a run has more of them than one in H steps; and a round
+ * ends with whole weights, twice where workers' masters in bf16 differ from the start. A run that
+ * is shorter than galore_update_freq has a new subspace in most of its steps. */
+Test(workers, a_run_sends_the_bytes_a_step_that_the_plan_says)
+{
+    static const char *const keys[] = {
+        "--set dist.workers=4 --set dist.sync_every=100",
+        "--set dist.workers=4 --set dist.sync_every=8",
+        "--set dist.workers=2 --set dist.sync_every=2 --set optimizer.master_precision=bf16 "
+        "--set dist.weight_sync=full_base3",
+        "--set training.use_galore=true --set training.galore_rank=16 "
+        "--set training.galore_update_freq=100"};
+    double sent[ND_TEST_STEPS_MAX];
+    char output[8192], run[128], extra[256], script[512];
+    snprintf(run, sizeof run, "%s/run", nd_test_here.directory);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        snprintf(extra, sizeof extra, "--set model.hidden_dim=256 %s", keys[i]);
+        nd_test_train(4, 0, nd_test_here.config, run, extra);
+        cr_assert_eq(nd_test_metric(run, "comm_bytes", sent), 12);
+        double all = sent[2] + sent[3]; /* in place of the first, which also has initial weights */
+        for (int step = 2; step < 12; step++)
+            all += sent[step];
+        snprintf(script, sizeof script,
+                 "rm -r run; $B plan --config $C --ranks 4 %s | awk '$1 == \"sum\" { at = $2 } "
+                 "END { print at }'",
+                 extra);
+        const int code = nd_test_run_script(output, sizeof output, script);
+        cr_assert_eq(code, 0, "%s", output);
+        const double planned = 12e6 * atof(output);
+        cr_assert_float_eq(all, planned, 0.01 * planned, "%s: %g sent, %g planned", extra, all,
+                           planned);
+    }
 }
 
 /* The systems of the E3 suite one by one and together, at a size of seconds. */

@@ -258,9 +258,10 @@ bool nd_config_uses_reference(const nd_config *config)
 
 bool nd_config_filters(const nd_config *config, int64_t step)
 {
-    const double at = (double)step, steps = (double)config->training.total_steps;
-    return config->training.use_collider && at >= config->training.collider_from * steps &&
-           at < config->training.collider_until * steps;
+    /* Divided, not multiplied: 55 / 100 is 0.55 as it is read, 0.55 * 100 is more than 55. */
+    const double at = (double)step / (double)config->training.total_steps;
+    return config->training.use_collider && at >= config->training.collider_from &&
+           at < config->training.collider_until;
 }
 
 bool nd_config_has_rounds(const nd_config *config)

@@ -15,14 +15,44 @@ static bool has_state(const nd_checkpoint *c)
     return c->step > 0;
 }
 
-static nd_status upload_converted(nd_backend *b, nd_view into, const void *host, size_t bytes)
+/* The workers of the run that wrote it; 0: none (workers = 1, sync_every = 1). */
+static int64_t workers_of(const nd_checkpoint *c)
+{
+    int64_t workers = 0;
+    for (int64_t i = 0; i < c->tensor_count; i++) {
+        char *end;
+        const char *part = c->tensors[i].part;
+        const int64_t k = part[0] == 'w' ? strtoll(part + 1, &end, 10) : 0;
+        if (part[0] == 'w' && strcmp(end, ".master") == 0 && k >= workers)
+            workers = k + 1;
+    }
+    return workers;
+}
+
+/* Whether a run without workers wrote it and this one has some, which then all start from it. */
+static bool is_of_no_workers(const nd_run *run, const nd_checkpoint *c)
+{
+    return run->rounds && has_state(c) && workers_of(c) == 0;
+}
+
+/* Whether values of one type become those of another: an imported model's masters, and masters in
+ * bf16 the start of workers, which is f32. */
+static bool converts(const nd_run *run, const nd_checkpoint *c, nd_dtype from, nd_dtype into)
+{
+    if (!has_state(c))
+        return from == ND_F32;
+    return from == ND_BF16 && into == ND_F32 && is_of_no_workers(run, c);
+}
+
+static nd_status upload_converted(nd_backend *b, nd_view into, const void *host, nd_dtype type,
+                                  size_t bytes)
 {
     void *device = NULL;
     nd_status status = ND_OK;
     ND_TRY_GOTO(b->ops.allocate(b, bytes, &device), done);
     ND_TRY_GOTO(b->ops.upload(b, device, host, bytes), done);
-    ND_TRY_GOTO(
-        b->ops.axpby(b, into, 1.0f, nd_cview_of(device, ND_F32, into.rows, into.cols), 0.0f), done);
+    ND_TRY_GOTO(b->ops.axpby(b, into, 1.0f, nd_cview_of(device, type, into.rows, into.cols), 0.0f),
+                done);
     ND_TRY_GOTO(b->ops.synchronize(b), done);
 done:
     b->ops.release(b, device, bytes);
@@ -42,7 +72,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
                "outer_state_bits or model?)",
                c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
-    const bool convert = !has_state(c) && t->dtype == ND_F32, sliced = t->whole_rows > 0;
+    const bool convert = converts(run, c, t->dtype, whole.dtype), sliced = t->whole_rows > 0;
     const nd_view stored = nd_view_of(NULL, t->dtype, sliced ? t->whole_rows : t->rows,
                                       sliced ? t->whole_cols : t->cols);
     if (stored.rows != whole.rows || stored.cols != whole.cols ||
@@ -64,23 +94,9 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     if (status == ND_OK && t->dtype == into.dtype)
         status = b->ops.upload(b, into.data, host + from, bytes);
     else if (status == ND_OK)
-        status = upload_converted(b, into, host + from, bytes);
+        status = upload_converted(b, into, host + from, t->dtype, bytes);
     free(host);
     return status;
-}
-
-/* The workers of the run that wrote it; 0: none (workers = 1, sync_every = 1). */
-static int64_t workers_of(const nd_checkpoint *c)
-{
-    int64_t workers = 0;
-    for (int64_t i = 0; i < c->tensor_count; i++) {
-        char *end;
-        const char *part = c->tensors[i].part;
-        const int64_t k = part[0] == 'w' ? strtoll(part + 1, &end, 10) : 0;
-        if (part[0] == 'w' && strcmp(end, ".master") == 0 && k >= workers)
-            workers = k + 1;
-    }
-    return workers;
 }
 
 static void describe_workers(int64_t workers, char text[64])
@@ -108,12 +124,6 @@ static nd_status check_workers(const nd_run *run, const nd_checkpoint *c)
         "and optimizer state of its own: choose [dist] workers = %lld%s, or start from a "
         "checkpoint of a run without workers",
         c->directory, theirs, ours, (long long)was, was == 1 ? " and sync_every > 1" : "");
-}
-
-/* Whether a run without workers wrote it and this one has some, which then all start from it. */
-static bool is_of_no_workers(const nd_run *run, const nd_checkpoint *c)
-{
-    return run->rounds && has_state(c) && workers_of(c) == 0;
 }
 
 static nd_status clear(nd_backend *b, nd_view view)

@@ -64,12 +64,23 @@ static double reduction_bytes(const nd_run *run, int64_t index, int owner, int64
            nd_tree_copies(&tree) * exact;
 }
 
+/* Bytes that owners send when they publish all weights; `whole`: not only what changed. */
+static void weight_bytes(const nd_run *run, bool whole, double *codes, double *dense)
+{
+    const nd_params *params = &run->model->params;
+    const double takers = run->comm->size - run->comm->size / run->own.ranks;
+    *codes = *dense = 0.0;
+    for (int64_t i = 0; i < params->count; i++)
+        *(params->list[i].role == ND_ROLE_TERNARY ? codes : dense) +=
+            takers * (double)nd_weight_gather_bytes(&run->gather, run->model, i, whole);
+}
+
 /* For a run without rounds, or within one worker. */
 static nd_wire_bytes bytes_of_worker(const nd_run *run)
 {
     const nd_params *params = &run->model->params;
     const int ranks = run->comm->size;
-    const double every = (double)run->config.training.galore_update_freq;
+    const int64_t steps = run->config.training.total_steps;
     const double takers = ranks - ranks / run->own.ranks; /* weights go to all but their owners */
     /* A rank sends norms, and 24 bytes per micro-batch, to all others. */
     nd_wire_bytes b = {.reports =
@@ -77,21 +88,20 @@ static nd_wire_bytes bytes_of_worker(const nd_run *run)
                            ((double)nd_gradient_reducer_norm_bytes(run->reducer, 0, params->count) +
                             24.0 * (double)run->local_micro_batches)};
     for (int64_t i = 0; i < params->count; i++) {
-        const double weight = takers * (double)nd_wire_weight_bytes(run, i);
         const int64_t sketch = sketch_values(run, i);
+        const double renewed =
+            (double)nd_projectors_replacements(nd_optimizer_projectors(run->optimizer), i, steps) /
+            (double)steps;
         int64_t rows, cols;
         nd_optimizer_gradient_shape(run->optimizer, i, &rows, &cols);
         for (int owner = -1; (owner = nd_ownership_next(&run->own, i, owner)) >= 0;) {
             const int64_t owned = nd_ownership_span(&run->own, i, owner, rows).count;
             b.gradients += reduction_bytes(run, i, owner, rows * cols, owned * cols);
-            b.sketches += reduction_bytes(run, i, owner, sketch, sketch) / every;
+            b.sketches += renewed * reduction_bytes(run, i, owner, sketch, sketch);
         }
-        b.projectors += takers * (double)nd_wire_projector_bytes(run, i) / every;
-        if (params->list[i].role == ND_ROLE_TERNARY)
-            b.codes += weight;
-        else
-            b.dense += weight;
+        b.projectors += renewed * takers * (double)nd_wire_projector_bytes(run, i);
     }
+    weight_bytes(run, false, &b.codes, &b.dense);
     return b;
 }
 
@@ -101,17 +111,26 @@ nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
     if (!r)
         return bytes_of_worker(run);
     nd_wire_bytes b = bytes_of_worker(&r->worker[0]);
+    const nd_config *c = &run->config;
     const double workers = (double)r->workers, ranks = run->comm->size;
+    /* The last step of a run ends one too. */
+    const double rounds = (double)((c->training.total_steps - 1) / c->dist.sync_every + 1);
     b.gradients *= workers;
     b.sketches *= workers;
-    b.codes *= workers;
-    b.dense *= workers;
     b.projectors *= workers;
+    /* A round ends with whole weights: those of the start, and workers' own where rounding masters
+     * to bf16 makes them differ. */
+    double codes, dense;
+    const double share = rounds / (double)c->training.total_steps;
+    const double times = c->optimizer.master_precision == ND_PRECISION_BF16 ? 2.0 : 1.0;
+    weight_bytes(&r->worker[0], true, &codes, &dense);
+    b.codes = workers * ((1.0 - share) * b.codes + share * times * codes);
+    b.dense = workers * ((1.0 - share) * b.dense + share * times * dense);
     /* Norms inside a worker; losses between all ranks, and each worker's norm and verdict. */
     b.reports =
         b.reports * workers +
         ranks * (ranks - 1.0) * (24.0 * (double)run->local_micro_batches + 16.0 * r->carried);
-    b.outer = nd_outer_bytes(run) / (double)run->config.dist.sync_every;
+    b.outer = share * nd_outer_bytes(run);
     return b;
 }
 

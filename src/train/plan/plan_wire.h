@@ -11,15 +11,15 @@ size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index);
 size_t nd_wire_weight_bytes(const nd_run *run, int64_t index);
 size_t nd_wire_projector_bytes(const nd_run *run, int64_t index);
 
-/* Bytes that all ranks together send in a step; sketches and projectors averaged over
- * galore_update_freq steps. Saves and replica checks are not included. */
+/* Bytes that all ranks together send in a step; sketches, projectors and outer steps are averaged
+ * over the run's total_steps. Saves and replica checks are not included. */
 typedef struct nd_wire_bytes {
     double gradients, sketches;
     double codes; /* ternary weights */
     double dense; /* all other weights */
     double projectors;
     double reports; /* losses and norms */
-    double outer;   /* changes between workers, averaged over sync_every steps */
+    double outer;   /* changes between workers */
 } nd_wire_bytes;
 
 /* Of a run after nd_run_prepare and nd_run_memory_measure. */

@@ -1,5 +1,6 @@
 #include "train/run/describe.h"
 
+#include "optim/mtp_schedule.h"
 #include "train/approximations.h"
 #include "train/rounds.h"
 
@@ -97,6 +98,60 @@ static void describe_schedule(nd_run *run)
                     "warning: warmup_steps = %lld is more than the run's %lld steps: the peak "
                     "learning rate is never reached",
                     warmup, last);
+    if (run->rounds && run->config.dist.sync_every > last)
+        nd_log_line(&run->log,
+                    "warning: sync_every = %lld is more than the run's %lld steps: its only round "
+                    "ends with the last one",
+                    (long long)run->config.dist.sync_every, last);
+}
+
+/* Whether Collider filters in one of the first `last` steps. */
+static bool filters_ever(const nd_config *c, int64_t last)
+{
+    const double first = c->training.collider_from * (double)c->training.total_steps;
+    for (int64_t step = (int64_t)first; step < last && (double)step < first + 2.0; step++)
+        if (nd_config_filters(c, step))
+            return true;
+    return false;
+}
+
+static void describe_collider(nd_run *run)
+{
+    const nd_config *c = &run->config;
+    const int64_t tokens = run->model->config.micro_batch * run->model->config.seq_length;
+    const long long last = nd_run_last_step(run);
+    if (!c->training.use_collider)
+        return;
+    if (!filters_ever(c, last))
+        nd_log_line(&run->log,
+                    "warning: use_collider = true filters nothing: none of the run's %lld steps "
+                    "lies between collider_from = %g and collider_until = %g",
+                    last, c->training.collider_from, c->training.collider_until);
+    else if (c->training.collider_sparsity * (double)tokens < 1.0)
+        nd_log_line(&run->log,
+                    "warning: use_collider = true filters nothing: collider_sparsity = %g of a "
+                    "micro-batch's %lld token%s is less than one",
+                    c->training.collider_sparsity, (long long)tokens, nd_s(tokens));
+}
+
+static void describe_further_tokens(nd_run *run)
+{
+    const nd_config *c = &run->config;
+    float weights[ND_OFFSETS_MAX];
+    int64_t trained = 0;
+    nd_mtp_weights(c, 0, weights); /* later ones are not larger */
+    for (int64_t j = 1; j < ND_OFFSETS_MAX; j++)
+        trained += weights[j] != 0.0f;
+    if (c->training.use_mtp && trained == 0)
+        nd_log_line(&run->log,
+                    "warning: use_mtp = true trains no further tokens: mtp_weight = %g, "
+                    "mtp_until = %g",
+                    c->training.mtp_weight, c->training.mtp_until);
+    else if (c->training.use_mtp && c->training.mtp_n_tokens > c->training.seq_length)
+        nd_log_line(&run->log,
+                    "warning: mtp_n_tokens = %lld is more than seq_length = %lld: no position has "
+                    "the tokens beyond, and what predicts them is never trained",
+                    (long long)c->training.mtp_n_tokens, (long long)c->training.seq_length);
 }
 
 void nd_describe_run(nd_run *run)
@@ -152,4 +207,6 @@ void nd_describe_run(nd_run *run)
                                "micro-batch a rank)");
     describe_memory(run);
     describe_schedule(run);
+    describe_collider(run);
+    describe_further_tokens(run);
 }
