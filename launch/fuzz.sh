@@ -11,8 +11,8 @@
 # A file that breaks a reader is left in build/fuzz, and the exit code is 1.
 set -euo pipefail
 
-CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. launch/shared.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
+cd "$root"
 all=(gguf safetensors config_json manifest ini shard_index) seconds=60 keep=''
 options 'seconds keep! READER...' "$@"
 readers=("${operands[@]}")

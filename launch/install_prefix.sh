@@ -12,8 +12,7 @@
 #
 # Then:  . PREFIX/env.sh && nanochat_dist --help
 set -euo pipefail
-root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-. "$root/launch/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 . "$root/launch/unpacked.sh"
 
 cuda='' list=''

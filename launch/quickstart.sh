@@ -11,8 +11,7 @@
 #   --dir DIR   keep tokenizer, shards and run in DIR (data/quickstart and runs/quickstart)
 set -euo pipefail
 
-root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-. "$root/launch/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 steps='' ranks=2 dir=''
 options 'steps ranks dir' "$@"

@@ -101,6 +101,19 @@ Test(help, scripts_refuse_unknown_options_with_2_and_print_help)
         "done");
 }
 
+Test(help, scripts_find_themselves_from_their_own_directory_and_through_a_link)
+{
+    check("d=$(mktemp -d); cd $S; for script in $(grep -l '^#!' launch/*.sh bench/*.sh); do "
+          "  name=$(basename $script); ln -s $S/$script $d/$name; "
+          "  (cd $(dirname $script); ./$name --help) < /dev/null 2>&1 | grep -q \"$script\" || "
+          "    echo \"./$name: no help\"; "
+          "  (cd $d; ./$name --help) < /dev/null 2>&1 | grep -q \"$script\" || "
+          "    echo \"a link to $name: no help\"; "
+          "done; ln -s $S/launch/slurm/site.sh $d; "
+          "bash -c '. $1/site.sh; [ \"$ND_SLURM\" = \"$2/launch/slurm\" ] || echo \"$ND_SLURM\"' "
+          "x $d $S; rm -r $d");
+}
+
 Test(help, version_names_the_commit_the_build_and_the_libraries)
 {
     char output[4096];
