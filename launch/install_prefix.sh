@@ -20,6 +20,11 @@ cuda='' list=''
 options 'cuda! list! PREFIX...' "$@"
 [ ${#operands[@]} -eq 1 ] || usage 'needs one directory'
 prefix=${operands[0]}
+# Not what this shell has of an earlier run: that is not the system's, and may be replaced.
+without_unpacked() { tr : '\n' <<<"$1" | grep -v '/packages/root/' | paste -sd: || true; }
+PATH=$(without_unpacked "$PATH")
+[ -z "${LD_LIBRARY_PATH:-}" ] || LD_LIBRARY_PATH=$(without_unpacked "$LD_LIBRARY_PATH")
+[[ ${OPAL_PREFIX:-} != */packages/root/usr ]] || unset OPAL_PREFIX PMIX_INSTALL_PREFIX PRTE_PREFIX
 # A compiler module may bring no cc and c++; the system's, which CMake would take, may be older.
 if [ -z "${CC:-}${CXX:-}" ] && gcc=$(command -v gcc) && command -v g++ >/dev/null; then
     cc=$(command -v cc || true)

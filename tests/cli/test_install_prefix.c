@@ -39,6 +39,15 @@ Test(install_prefix, a_second_run_downloads_nothing_and_needs_no_network)
         "test -e $root/ninja-build");
 }
 
+Test(install_prefix, takes_nothing_for_the_systems_that_an_earlier_run_has_put_on_the_path)
+{
+    run("install || exit 1; mkdir -p $root/usr/bin; printf '#!/bin/sh\\n' > $root/usr/bin/mpirun;"
+        "chmod +x $root/usr/bin/mpirun; . prefix/env.sh; type mpirun | grep -q $root || exit 2;"
+        "sed -i 's/^case $1 in/echo $PATH $LD_LIBRARY_PATH $OPAL_PREFIX >> $D\\/seen; &/' "
+        "bin/apt-get;"
+        "OPAL_PREFIX=$D/$root/usr install || exit 3; ! grep packages/root seen");
+}
+
 Test(install_prefix, without_a_network_the_first_run_says_so)
 {
     run("touch offline; install && exit 1; grep -q 'is there a network' log");
