@@ -62,11 +62,12 @@ apt() {
 }
 say 'lists of packages'
 # Without a network an earlier run's are used.
-apt update >"$state/log" 2>&1 || true
+apt update >"$state/update" 2>&1 || true
 [ -n "$(find "$state/lists" -name '*_Packages*' -print -quit)" ] ||
-    { cat "$state/log" >&2; fail 'apt-get update got no lists of packages: is there a network?'; }
+    { cat "$state/update" >&2; fail 'apt-get update got no lists of packages: is there a network?'; }
 apt -s --no-install-recommends install "${packages[@]}" >"$state/plan" 2>"$state/log" ||
-    { cat "$state/log" "$state/plan" >&2; fail 'apt-get finds no way to install the packages'; }
+    { cat "$state/log" "$state/plan" "$state/update" >&2; fail "apt-get finds no way to install the packages; $(
+        df -h --output=avail "$state" | tail -n 1 | tr -d ' ') are free in $state"; }
 mapfile -t missing < <(awk '/^Inst / { print $2 }' "$state/plan")
 if [ -n "$list" ]; then
     printf '%s\n' "${missing[@]}"
