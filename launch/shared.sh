@@ -2,6 +2,7 @@
 # What scripts share; to be sourced. Those that build or train do so from the root of the checkout.
 
 unset CDPATH # with it, cd goes elsewhere and prints
+export LC_ALL=C # where numbers have a comma, awk reads 1.5 as 1, and sort takes 1.25 for more than 10.2
 
 # The checkout, and the script that was started, maybe through a link: neither depends on where from.
 root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")

@@ -114,6 +114,15 @@ Test(help, scripts_find_themselves_from_their_own_directory_and_through_a_link)
           "x $d $S; rm -r $d");
 }
 
+Test(help, scripts_write_and_compare_decimals_with_points_where_the_locale_has_commas)
+{
+    check("d=$(mktemp -d); localedef -i de_DE -f UTF-8 $d/de_DE.UTF-8 > /dev/null 2>&1; "
+          "LOCPATH=$d LC_ALL=de_DE.UTF-8 bash -c '. $0/launch/shared.sh; printf %.1f 1.5; "
+          "printf \"1.25\\n10.2\\n\" | sort -n | awk \"{ printf \\\" %.2f\\\", \\$1 + 1 }\"' $S "
+          "> $d/out 2> $d/err; [ \"$(cat $d/out)\" = '1.5 2.25 11.20' ] || cat $d/out $d/err; rm "
+          "-r $d");
+}
+
 Test(help, version_names_the_commit_the_build_and_the_libraries)
 {
     char output[4096];
