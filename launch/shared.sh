@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # What scripts share; to be sourced. Those that build or train do so from the root of the checkout.
 
-unset CDPATH # with it, cd goes elsewhere and prints
-export LC_ALL=C # where numbers have a comma, awk reads 1.5 as 1, and sort takes 1.25 for more than 10.2
+unset CDPATH           # with it, cd goes elsewhere and prints
+unset POSIXLY_CORRECT  # with it, grep and others take no options after files
+export LC_ALL=C        # where numbers have a comma, awk reads 1.5 as 1, and sort takes 1.25 for more than 10.2
 
 # The checkout, and the script that was started, maybe through a link: neither depends on where from.
 root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")

@@ -123,6 +123,11 @@ Test(help, scripts_write_and_compare_decimals_with_points_where_the_locale_has_c
           "> out 2> err; [ \"$(cat out)\" = '1.5 2.25 11.20' ] || cat out err; rm -r \"$d\"");
 }
 
+Test(help, scripts_check_the_same_where_posixly_correct_is_set)
+{
+    check("POSIXLY_CORRECT=1 $S/launch/modules.sh 2>&1 || echo \"exit $?\"");
+}
+
 Test(help, version_names_the_commit_the_build_and_the_libraries)
 {
     char output[4096];
