@@ -11,7 +11,7 @@
 #   --binary FILE    default: build/release/nanochat_dist
 #   --seeds, --width  default: '1 2 3' and 128; the rank is a quarter of the width
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 data_path='' out=runs/bench_galore binary=build/release/nanochat_dist seeds='1 2 3' width=128
 options 'data-path out binary seeds width' "$@"

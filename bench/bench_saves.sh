@@ -8,7 +8,7 @@
 #   bench/bench_saves.sh [--out DIR] [--binary FILE] [--ranks N] [--rounds N] [--interval N] [--saves N]
 #                        [-- MORE ARGUMENTS OF nanochat_dist train]
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 out=runs/bench_saves binary=build/release/nanochat_dist ranks=1 rounds=3 interval=8 saves=4
 options 'out binary ranks rounds interval saves' "$@"

@@ -10,7 +10,7 @@
 #   --binary FILE    default: build/release/nanochat_dist
 #   --seeds, --formats  default: '1 2 3' and '32 8 4'
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 data_path='' out=runs/bench_state binary=build/release/nanochat_dist seeds='1 2 3' formats='32 8 4'
 options 'data-path out binary seeds formats' "$@"

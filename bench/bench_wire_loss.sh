@@ -13,7 +13,7 @@
 #                       full_int8_delta'
 #   --ranks N        default: 2
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 data_path='' out=runs/bench_wire_loss binary=build/release/nanochat_dist seeds='1 2 3' ranks=2
 formats='fp32 bf16 int8 int8_delta full_fp32 full_int8 full_int8_delta'

@@ -11,7 +11,7 @@
 # The batch is small because a step of a real one takes a CPU an hour; memory hardly depends on it
 # with gradient checkpointing. 24 GiB are needed for 7b, and several minutes a model on two cores.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 program=$root/build/release/nanochat_dist
 steps=1 tokens=256
 options 'steps tokens MODEL...' "$@"

@@ -15,7 +15,7 @@
 #   --recipes R ...  RULE, RULE:SPARSITY or RULE:SPARSITY:UNTIL, and RULE:SPARSITY:UNTIL:STEPS with
 #                    STEPS times as many steps; default: loss sample sample:0.35:0.6 sample:0.35:0.6:1.1
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 data_path='' out=runs/collider_search binary=build/release/nanochat_dist seeds='1 2 3'
 batches='4096 16384' recipes='loss sample sample:0.35:0.6 sample:0.35:0.6:1.1'

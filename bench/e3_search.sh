@@ -14,7 +14,7 @@
 #   --recipes R ...  NAME:LEARNING_RATE:MOMENTUM:EMBEDDING_LR[:KEY=VALUE[,KEY=VALUE...]], NAME one of
 #                    configs/e3/small; the first is what the others are compared with
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 data_path='' out=runs/e3_search binary=build/release/nanochat_dist seeds=1 width=128
 recipes='baseline:0.01:0.85:0.01 baseline:0.02:0.95:0.003 baseline:0.02:0.85:0.003 baseline:0.04:0.85:0.003

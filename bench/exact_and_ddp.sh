@@ -15,7 +15,7 @@
 #   --kinds 'KIND...'  of whole (grad_compression = off), exact (the default) and delta (weight_sync = delta)
 #                      ('whole exact delta')
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 config='' build=build/release gbit=1 rounds=2 batch=2 steps=8 kinds='whole exact delta'
 options 'config build gbit rounds batch steps kinds' "$@"

@@ -9,10 +9,10 @@
 #   bench/kills.sh DIR [SECONDS [EVERY]]     about 2 x SECONDS (300), a fault every EVERY (30)
 set -euo pipefail
 if ! declare -F cut_link >/dev/null; then
-    . "$(dirname "$0")/../launch/shared.sh"
+    . "$(dirname "$(readlink -f "$0")")/../launch/shared.sh"
     options 'DIR...' "$@"
     [ ${#operands[@]} -gt 0 ] || usage 'expected a directory'
-    exec "$(dirname "$0")/two_hosts.sh" "${operands[0]}" "$(realpath "$0")" \
+    exec "$(dirname "$(readlink -f "$0")")/two_hosts.sh" "${operands[0]}" "$(realpath "$0")" \
         "$(dirname "$(realpath "$0")")" "${operands[1]:-300}" "${operands[2]:-30}"
 fi
 bench=$1 seconds=$2 every=$3

@@ -19,7 +19,7 @@
 #
 # What follows -- comes after the script's own keys, and so wins.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 program=$root/build/release/nanochat_dist
 seeds=3 steps=400 fewer=0 out=mtp_search data_path=$root/data/quickstart/shards
 jobs=$(cores)

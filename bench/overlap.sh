@@ -9,7 +9,7 @@
 #   --gbit RATE      of the link, each way (1)
 #   --rounds N       runs with and without (3)
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 config='' binary=build/release/nanochat_dist gbit=1 rounds=3
 options 'config binary gbit rounds' "$@"

@@ -4,7 +4,7 @@
 #
 #   bench/ranks.sh [PROGRAM]
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 options '[PROGRAM]...' "$@"
 program=$(realpath "${operands[0]:-build/release/nanochat_dist}")

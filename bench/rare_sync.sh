@@ -16,7 +16,7 @@
 #   --wire NAME      outer_comm_dtype (default: int4)
 #   --start STEP     workers begin where the 1x1 run stands after this step (default: from the start)
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 data_path='' out=runs/rare_sync binary=build/release/nanochat_dist seeds='1 2 3' config=baseline wire=int4 start=0
 cases='4x30 1x10 1x30 1x100 2x10 2x30 2x100 4x10 4x100 8x10 8x30 8x100'

@@ -12,7 +12,7 @@
 #   --binary FILE    default: build/release/nanochat_dist
 #   --gbit, --every, --wire, --batch, --rounds  default: 0.1, 30, int4, 16 sequences a rank, 1
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 data_path='' out=runs/rare_sync_hosts binary=build/release/nanochat_dist gbit=0.1 every=30 wire=int4 batch=16 rounds=1
 options 'data-path out binary gbit every wire batch rounds' "$@"

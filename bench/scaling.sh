@@ -30,9 +30,8 @@
 # stand beside those of `plan`; they are measured with whole gradients (grad_compression = off), as
 # `plan` counts them.
 set -euo pipefail
-root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../launch/shared.sh"
 cd "$root"
-. launch/shared.sh
 
 data_path='' out='' steps=15 quick='' only='' configs='baseline full' rates='10 1 0.1' latency=0 work=''
 layout=2x1 share=8 config_dir=configs/e3/small/suite

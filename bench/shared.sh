@@ -1,9 +1,7 @@
 # shellcheck shell=bash
 # What scripts in bench/ share; to be sourced.
 
-root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-
-. "$root/launch/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../launch/shared.sh"
 
 # on_two_hosts "$@": the script again, with its arguments, on the hosts of two_hosts.sh; there,
 # $work is its directory.

@@ -11,11 +11,10 @@
 #
 # 40 steps, a snapshot in every one, 8 pairs and 1 rank where nothing is given.
 set -euo pipefail
-. "$(dirname "$0")/../launch/shared.sh"
+. "$(dirname "$(readlink -f "$0")")/../launch/shared.sh"
 options 'DIR...' "$@"
 [ ${#operands[@]} -gt 0 ] || usage 'expected a directory'
 set -- "${operands[@]}"
-root=$(CDPATH= cd "$(dirname "$0")/.." && pwd)
 dir=$1 steps=${2:-40} interval=${3:-1} pairs=${4:-8} ranks=${5:-1} launch=() set=()
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 allow_root

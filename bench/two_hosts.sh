@@ -23,7 +23,7 @@
 #                                what they take longer on the hosts is what the cables cost
 set -euo pipefail
 
-. "$(dirname "${BASH_SOURCE[0]}")/../launch/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../launch/shared.sh"
 
 skip() {
     echo "skipped: $*"

@@ -11,7 +11,7 @@
 #   --formats        grad_comm_dtype,weight_sync,embedding_sync of each row (default: seven of them)
 #   --steps N        default: 64; for configurations with GaLore twice a multiple of galore_update_freq
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 config='' data_path='' out=runs/wire_bytes binary=build/release/nanochat_dist ranks='2 4' steps=64
 formats='fp32,full,full fp32,full_base3,full fp32,delta,full bf16,delta,full int8,delta,full

@@ -22,8 +22,7 @@
 #   --set KEY=VALUE  in every configuration, e.g. the suite's own training.muon_momentum=0.95
 #   --data-path DIR  packed shards to train on instead of the Rust sources
 set -euo pipefail
-root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-. "$root/launch/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 configs=configs/e3/small full='' large='' memory='' set=() sets=() out='' seeds=1 ranks=1 steps='' data_path=''
 options 'full! large! memory! set+ out data-path seeds ranks steps' "$@"

@@ -4,8 +4,8 @@
 #
 #   launch/coverage.sh
 set -euo pipefail
-CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. launch/shared.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
+cd "$root"
 options '' "$@"
 build=build/coverage
 find "$build" -name '*.gcda' -delete 2>/dev/null || true # counts of earlier runs

@@ -13,8 +13,7 @@
 #   --mirror URL   where the packages are (that of this system's own apt sources)
 #   --only REGEX   the test programs to build and run, by module/name (those four modules)
 set -euo pipefail
-root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-. "$root/launch/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 . "$root/launch/bare_root.sh"
 
 dir='' suite=trixie mirror='' only='^(core|optim|data|dist)/test_[a-z0-9_]*$'

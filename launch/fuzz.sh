@@ -11,8 +11,8 @@
 # A file that breaks a reader is left in build/fuzz, and the exit code is 1.
 set -euo pipefail
 
-CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. launch/shared.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
+cd "$root"
 all=(gguf safetensors config_json manifest ini shard_index) seconds=60 keep=''
 options 'seconds keep! READER...' "$@"
 readers=("${operands[@]}")
@@ -25,13 +25,14 @@ command -v clang >/dev/null || fail 'clang is missing (Debian: apt-get install c
 out=build/fuzz
 mkdir -p $out
 sources=(tests/support/fuzz_readers.c src/exchange/{gguf_read,gguf_print,ggml_types,mapped_file}.c
-    src/exchange/{safetensors_read,safetensors_print,hf_config}.c src/train/checkpoint/manifest.c
+    src/exchange/{safetensors_read,safetensors_print,hf_config}.c src/train/checkpoint/{manifest,manifest_identity}.c
     src/data/shards/shard_index.c src/core/base/*.c src/core/config/*.c
     src/core/model/{model_config,params}.c)
 for reader in "${readers[@]}"; do
     echo "== $reader: building"
     # shellcheck disable=SC2046
-    clang -std=gnu11 -g -O1 -D_GNU_SOURCE -DND_HAVE_CUDA=0 -DND_HAVE_NCCL=0 -DND_HAVE_CUDNN=0 \
+    clang -std=gnu11 -g -O1 -D_GNU_SOURCE -DND_VERSION='"0"' -DND_BUILD_TYPE='"fuzz"' \
+        -DND_HAVE_CUDA=0 -DND_HAVE_NCCL=0 -DND_HAVE_CUDNN=0 \
         -fsanitize=fuzzer,address,undefined,float-cast-overflow \
         -fno-sanitize-recover=undefined -Isrc -Itests -isystem /usr/include/iniparser \
         "tests/fuzz/fuzz_$reader.c" "${sources[@]}" \

@@ -28,7 +28,7 @@ set -uo pipefail
 right='smoke conformance gradients losses nccl attention graphs'
 fast='speed seven e3 ops speed_bf16 attention_speed seven_bf16'
 all="build $right $fast overlap sanitizer"
-here=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")") || exit 1
 call='' pack='' deps='' build='' out=${OUT:-} arch='' seconds='' sections=''
 [ ! -e "$here/programs.tar.xz" ] || pack=$here
 . "$here/shared.sh"

@@ -6,7 +6,7 @@
 #   launch/gpu_deps.sh DIR
 set -euo pipefail
 
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 options 'DIR...' "$@"
 [ ${#operands[@]} -eq 1 ] || usage 'needs one directory'
 

@@ -7,8 +7,8 @@
 #   launch/gpu_kernels.sh [ARCH]     ARCH: 90 (the default), 80, 89 ...
 set -euo pipefail
 
-CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. launch/shared.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
+cd "$root"
 options 'ARCH...' "$@"
 arch=${operands[0]:-90}
 [[ $arch =~ ^[0-9]+$ ]] || usage "'$arch' is not an architecture"

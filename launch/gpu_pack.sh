@@ -13,8 +13,8 @@
 #   --jobs N     compilations at once (as many as there are cores)
 set -euo pipefail
 
-CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. launch/shared.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
+cd "$root"
 arch=90 build=build/gpu_pack jobs=$(cores)
 options 'arch build jobs DIR...' "$@"
 [ ${#operands[@]} -eq 1 ] || usage 'needs one directory'

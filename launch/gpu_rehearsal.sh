@@ -15,8 +15,7 @@
 #
 # Prints what each run came to; exits 1 when one fell short.
 set -euo pipefail
-root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-. "$root/launch/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 . "$root/launch/bare_root.sh"
 
 suite=trixie dir='' mirror='' nvidia=/usr/local/cuda/lib64

@@ -54,7 +54,7 @@ cluster munge              lets them trust each other
 cluster iproute2           networks of namespaces
 '
 
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 groups=' ' check=false names=false
 for argument in "$@"; do

@@ -8,9 +8,9 @@
 # Prints every include that breaks a rule; exits 1 when there is one.
 set -euo pipefail
 
-. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 options 'DIR...' "$@"
-CDPATH= cd "${operands[0]:-$(dirname "${BASH_SOURCE[0]}")/..}"
+cd "${operands[0]:-$root}"
 
 # "module known known ..." a line, in the order of CMakeLists.txt: below before above.
 known=$(awk -F '[ ()]+' '/^nd_add_module\(/ {

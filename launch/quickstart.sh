@@ -11,8 +11,7 @@
 #   --dir DIR   keep tokenizer, shards and run in DIR (data/quickstart and runs/quickstart)
 set -euo pipefail
 
-root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-. "$root/launch/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
 steps='' ranks=2 dir=''
 options 'steps ranks dir' "$@"
@@ -22,6 +21,7 @@ if [ -n "$dir" ]; then
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
 fi
+from=$PWD
 cd "$root"
 data=${dir:-data/quickstart}
 run=${dir:+$dir/run}
@@ -96,16 +96,18 @@ begin sample 'what the model writes after "impl Iterator for "'
 "$program" sample --checkpoint "$run" --prompt 'impl Iterator for ' --max-tokens 120 --seed 1
 end
 
+[ "$from" -ef "$root" ] && place='' || place="In $root:"$'\n'
+printf -v typed %q "$run"
 cat <<END
 
 == Done in $SECONDS s
 $summary
   $run/training.log        what you saw above
   $run/metrics.jsonl       every step as one JSON object
-  $run/tensorboard         for: tensorboard --logdir $run/tensorboard
+  $run/tensorboard         for: tensorboard --logdir $typed/tensorboard
   $run/checkpoints/latest  the model; info, eval, sample and grad read it
 
-Ask it for more:   $program sample --checkpoint $run --prompt 'pub fn '
-Train it longer:   launch/quickstart.sh${dir:+ --dir $dir} --steps 2000
+${place}Ask it for more:   $program sample --checkpoint $typed --prompt 'pub fn '
+Train it longer:   launch/quickstart.sh${dir:+ --dir ${typed%/run}} --steps 2000
 All commands:      $program --help
 END

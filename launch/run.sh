@@ -75,7 +75,7 @@ whole --take-back "$take_back" 0
 [ -z "$spare" ] || [ -n "$hosts$hostfile" ] || usage '--spare needs --hosts or --hostfile'
 
 # In a checkout, beside an installation's share/nanochat_dist/launch, or on the path.
-here=$(CDPATH= cd "$(dirname "$(readlink -f "$0")")" && pwd)
+here=$(dirname "$(readlink -f "$0")")
 program=${ND_PROGRAM:-}
 for place in "$here/../build/release/nanochat_dist" "$here/../../../bin/nanochat_dist"; do
     [ -n "$program" ] || [ ! -x "$place" ] || program=$(realpath "$place")

@@ -1,7 +1,13 @@
 # shellcheck shell=bash
 # What scripts share; to be sourced. Those that build or train do so from the root of the checkout.
 
-unset CDPATH # with it, cd goes elsewhere and prints
+unset CDPATH           # with it, cd goes elsewhere and prints
+unset POSIXLY_CORRECT  # with it, grep and others take no options after files
+export LC_ALL=C        # where numbers have a comma, awk reads 1.5 as 1, and sort takes 1.25 for more than 10.2
+
+# The checkout, and the script that was started, maybe through a link: neither depends on where from.
+root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
+this_script=$(readlink -f "$0")
 
 fail() {
     printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2
@@ -14,7 +20,7 @@ usage() { # wrong usage: what is wrong
 }
 
 # The head of the script, without its first line.
-print_help() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; }
+print_help() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$this_script"; }
 
 # options 'NAME FLAG! LIST+ ... [WORD...]' "$@": an option --a-name VALUE sets the variable a_name,
 # --flag sets flag to yes, and --list VALUE, which may be repeated, adds to the array list; what

@@ -11,8 +11,8 @@
 #   --skip REGEX   not those whose name matches; of both, only what the tests need is built
 set -euo pipefail
 
-CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. launch/shared.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
+cd "$root"
 preset=release only='' skip=''
 options 'preset only skip' "$@"
 build=build/$preset

@@ -16,8 +16,7 @@
 #   --compiler CC  build with this compiler, e.g. clang, installed in the root (the distribution's
 #                  gcc)
 set -euo pipefail
-root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-. "$root/launch/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 . "$root/launch/bare_root.sh"
 
 dir='' mirror='' steps=2 only='' compiler=''

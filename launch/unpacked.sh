@@ -1,12 +1,13 @@
 # Debian packages that are unpacked into a directory instead of installed, and what finds them
 # there; to be sourced. Needs no root and touches nothing of the system.
 
-# unpack_packages ROOT FILE.deb...: once; a later call finds them.
+# unpack_packages ROOT FILE.deb...: ROOT holds these and no others; a later call finds them there.
 unpack_packages() {
-    local root=$1 package name
+    local root=$1 names package name
     shift
-    [ ! -e "$root/complete" ] || return 0
-    mkdir -p "$root"
+    names=$(printf '%s\n' "${@##*/}")
+    [ "$(cat "$root/complete" 2>/dev/null)" != "$names" ] || return 0
+    rm -rf "$root" && mkdir -p "$root" || return 1
     for package in "$@"; do
         dpkg -x "$package" "$root" || return 1
     done
@@ -14,14 +15,14 @@ unpack_packages() {
     for name in mpirun.openmpi prterun orterun; do
         [ ! -e "$root/usr/bin/$name" ] || ln -sf "$name" "$root/usr/bin/mpirun"
     done
-    touch "$root/complete"
+    printf '%s\n' "$names" >"$root/complete"
 }
 
 # unpacked_environment ROOT: prints the exports with which programs from there run.
 unpacked_environment() {
     local root=$1 lib system
-    lib=$root/usr/lib/$(cc -dumpmachine)
-    system=$root/lib/$(cc -dumpmachine) # some packages have their libraries there
+    lib=$root/usr/lib/$(${CC:-cc} -dumpmachine)
+    system=$root/lib/$(${CC:-cc} -dumpmachine) # some packages have their libraries there
     cat <<END
 export PATH=$root/usr/bin:\$PATH
 export LD_LIBRARY_PATH=$lib/openblas-serial:$system\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
@@ -37,7 +38,7 @@ END
 # use_unpacked ROOT: sets the environment, and adds what CMake needs to cmake_arguments.
 use_unpacked() {
     local root=$1 lib mpi
-    lib=$root/usr/lib/$(cc -dumpmachine)
+    lib=$root/usr/lib/$(${CC:-cc} -dumpmachine)
     mpi=$lib/openmpi
     eval "$(unpacked_environment "$root")"
     export PKG_CONFIG_PATH=$lib/pkgconfig:$root/usr/share/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
@@ -45,8 +46,8 @@ use_unpacked() {
     cmake_arguments+=(
         "-DCMAKE_PREFIX_PATH=$root/usr"
         "-DCMAKE_LIBRARY_PATH=$lib;$lib/hdf5/serial;$lib/openblas-serial"
-        "-DCMAKE_INCLUDE_PATH=$root/usr/include;$root/usr/include/hdf5/serial;$root/usr/include/$(cc -dumpmachine)"
-        "-DCMAKE_C_FLAGS=-isystem $root/usr/include -isystem $root/usr/include/$(cc -dumpmachine)"
+        "-DCMAKE_INCLUDE_PATH=$root/usr/include;$root/usr/include/hdf5/serial;$root/usr/include/$(${CC:-cc} -dumpmachine)"
+        "-DCMAKE_C_FLAGS=-isystem $root/usr/include -isystem $root/usr/include/$(${CC:-cc} -dumpmachine)"
         "-DCMAKE_CXX_FLAGS=-isystem $root/usr/include"
         "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined -L$lib")
     [ ! -d "$root/usr/include/openssl" ] || cmake_arguments+=("-DOPENSSL_ROOT_DIR=$root/usr")

@@ -13,6 +13,11 @@
 #                           checkpoint
 #   cancelled               saved, and not started again
 
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+    echo "$0: this is for sbatch (docs/slurm.md); without Slurm start launch/run.sh" >&2
+    exit 2
+fi
+
 nd_say() { printf '%s job %s: %s\n' "$(date '+%F %T')" "$SLURM_JOB_ID" "$*"; }
 
 # Threads and cores of a rank; without --cpus-per-task the program shares the node's cores itself.

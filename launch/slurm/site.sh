@@ -4,8 +4,10 @@
 #
 # and by every job, for how ranks are started. What is set already stays as it is.
 
-# Where these files lie; a job finds them there again.
-export ND_SLURM=${ND_SLURM:-$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)}
+# Where these files lie; a job finds them there again. A copy of this file elsewhere must be told.
+export ND_SLURM=${ND_SLURM:-$(dirname "$(readlink -f "${BASH_SOURCE[0]:-$0}")")}
+[ -e "$ND_SLURM/job.sh" ] ||
+    echo "site.sh: no job.sh in $ND_SLURM: export ND_SLURM=.../launch/slurm before you source a copy" >&2
 
 # Account, partition and whatever else sbatch must be told; see INPUT ENVIRONMENT VARIABLES in
 # sbatch(1). export SBATCH_ACCOUNT=... export SBATCH_PARTITION=... export SBATCH_QOS=...

@@ -101,6 +101,33 @@ Test(help, scripts_refuse_unknown_options_with_2_and_print_help)
         "done");
 }
 
+Test(help, scripts_find_themselves_from_their_own_directory_and_through_a_link)
+{
+    check(
+        "d=$(mktemp -d); cd $S; for script in $(grep -l '^#!' launch/*.sh bench/*.sh); do "
+        "  name=$(basename $script); ln -s $S/$script \"$d/$name\"; "
+        "  (cd $(dirname $script); ./$name --help) < /dev/null 2>&1 | grep -q \"$script\" || "
+        "    echo \"./$name: no help\"; "
+        "  (cd \"$d\"; ./$name --help) < /dev/null 2>&1 | grep -q \"$script\" || "
+        "    echo \"a link to $name: no help\"; "
+        "done; ln -s $S/launch/slurm/site.sh \"$d\"; "
+        "bash -c '. \"$1/site.sh\"; [ $ND_SLURM = $2/launch/slurm ] || echo $ND_SLURM' x \"$d\" $S;"
+        "rm -r \"$d\"");
+}
+
+Test(help, scripts_write_and_compare_decimals_with_points_where_the_locale_has_commas)
+{
+    check("d=$(mktemp -d); cd \"$d\"; localedef -i de_DE -f UTF-8 $PWD/de_DE.UTF-8 > out 2>&1; "
+          "LOCPATH=$PWD LC_ALL=de_DE.UTF-8 bash -c '. $0/launch/shared.sh; printf %.1f 1.5; "
+          "printf \"1.25\\n10.2\\n\" | sort -n | awk \"{ printf \\\" %.2f\\\", \\$1 + 1 }\"' $S "
+          "> out 2> err; [ \"$(cat out)\" = '1.5 2.25 11.20' ] || cat out err; rm -r \"$d\"");
+}
+
+Test(help, scripts_check_the_same_where_posixly_correct_is_set)
+{
+    check("POSIXLY_CORRECT=1 $S/launch/modules.sh 2>&1 || echo \"exit $?\"");
+}
+
 Test(help, version_names_the_commit_the_build_and_the_libraries)
 {
     char output[4096];
@@ -128,9 +155,10 @@ Test(help, version_names_the_commit_the_build_and_the_libraries)
 /* As data/quickstart and runs/quickstart are. */
 Test(help, a_directory_named_like_a_config_does_not_hide_it)
 {
-    check("d=$(mktemp -d); mkdir $d/quickstart && cd $d && $B plan --config quickstart > out || "
-          "cat out; $B plan --config $d/quickstart 2>&1 | grep -q 'quickstart: not a regular file' "
-          "|| echo no; rm -r $d");
+    check("d=$(mktemp -d); cd \"$d\" && mkdir quickstart && $B plan --config quickstart > out || "
+          "cat out; $B plan --config \"$PWD/quickstart\" 2>&1 | grep -q 'quickstart: not a regular "
+          "file' "
+          "|| echo no; rm -r \"$d\"");
 }
 
 Test(help, an_installed_program_finds_its_config_by_name_from_anywhere)

@@ -9,7 +9,7 @@
 # when it is cancelled on the way.
 set -euo pipefail
 if ! declare -F node_start >/dev/null; then
-    . "$(dirname "$0")/../../launch/shared.sh"
+    . "$(dirname "$(readlink -f "$0")")/../../launch/shared.sh"
     case ${1:-} in --help | -h) print_help && exit ;; esac
     usage 'two_nodes.sh sources this'
 fi

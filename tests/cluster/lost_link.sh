@@ -10,9 +10,9 @@
 # what the ranks said.
 set -euo pipefail
 if ! declare -F cut_link >/dev/null; then
-    . "$(dirname "$0")/../../launch/shared.sh"
+    . "$(dirname "$(readlink -f "$0")")/../../launch/shared.sh"
     case ${1:-} in --help | -h) print_help && exit ;; esac
-    hosts=$(dirname "$0")/../../bench/two_hosts.sh
+    hosts=$(dirname "$(readlink -f "$0")")/../../bench/two_hosts.sh
     [ "${1:-}" != --check ] || exec "$hosts" --check
     exec timeout 120 "$hosts" "$1" "$(realpath "$0")" "$@"
 fi

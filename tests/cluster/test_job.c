@@ -38,3 +38,11 @@ Test(job, that_loses_a_rank_to_any_signal_goes_back_into_the_queue_and_after_an_
         " test \"$(cat ../requeued)\" = 9 || exit $c; done;"
         "for c in 0 2 3 4 6; do job $c || exit $c; test ! -s ../requeued || exit $c; done");
 }
+
+Test(job, is_refused_without_slurm_or_site_with_what_to_do)
+{
+    run("( unset SLURM_JOB_ID; job 2 ) || exit 1; grep -q 'this is for sbatch' ../log || exit 2;"
+        "cp $ND_SLURM/cpu.sbatch .; unset ND_SLURM; SLURM_SUBMIT_DIR=/nowhere;"
+        "export SLURM_SUBMIT_DIR; for posix in '' --posix; do bash $posix cpu.sbatch > ../log 2>&1;"
+        "test $? = 2 || exit 3; grep -q 'source launch/slurm/site.sh' ../log || exit 4; done");
+}

@@ -12,7 +12,7 @@
 # whose jobs those in the partition high preempt and requeue. A node has one processor.
 set -euo pipefail
 
-. "$(dirname "${BASH_SOURCE[0]}")/../../launch/shared.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../launch/shared.sh"
 
 skip() {
     echo "skipped: $*"

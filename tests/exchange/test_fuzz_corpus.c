@@ -149,3 +149,23 @@ Test(fuzz_corpus, the_reader_of_the_index_of_shards_survives_the_corpus_and_muta
 {
     replay_and_mutate(nd_fuzz_shard_index, "shard_index");
 }
+
+/* A stand-in for clang compiles and links as the script does, without libFuzzer. */
+Test(fuzz_corpus, the_script_compiles_all_that_a_reader_needs)
+{
+    static char output[16384];
+    nd_test_shell(output, sizeof output,
+                  "cd $(mktemp -d) && cat > clang <<'END'\n"
+                  "#!/bin/bash\n"
+                  "for o; do shift; case $o in -fsanitize*|-fno-sanitize*|-g|-O1) ;; *) set -- "
+                  "\"$@\" \"$o\";; esac; done\n"
+                  "here=$(dirname \"$0\")\n"
+                  "echo 'int LLVMFuzzerTestOneInput(const char *, long); int main(void) "
+                  "{ return LLVMFuzzerTestOneInput(\"\", 0); }' > $here/main.c\n"
+                  "gcc -w -O0 $here/main.c \"$@\" -o $here/reader && exit 77\nEND\n"
+                  "chmod +x clang; PATH=$PWD:$PATH; cp -r %s/launch %s/src %s/tests .; "
+                  "launch/fuzz.sh manifest; "
+                  "echo \"ended with $?\"; rm -r \"$PWD\"",
+                  ND_SOURCE_DIR, ND_SOURCE_DIR, ND_SOURCE_DIR);
+    cr_assert(strstr(output, "ended with 77") != NULL, "%s", output);
+}
