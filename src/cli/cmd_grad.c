@@ -29,9 +29,12 @@ static nd_status reserve(nd_loaded_model *l, gradient_scratch *scratch)
 }
 
 static nd_status check_tokens(const nd_loaded_model *l, const char *path, const int32_t *tokens,
-                              int64_t count)
+                              int64_t rows, int64_t cols)
 {
-    for (int64_t i = 0; i < count; i++)
+    ND_FAIL_IF(cols - 1 > l->config.model.max_seq_len, ND_EDATA,
+               "%s: sequences of %lld tokens and the next; the model's max_seq_len is %lld", path,
+               (long long)(cols - 1), (long long)l->config.model.max_seq_len);
+    for (int64_t i = 0; i < rows * cols; i++)
         ND_FAIL_IF(tokens[i] < 0 || tokens[i] >= l->config.model.vocab_size, ND_EDATA,
                    "%s: token %d at element %lld; the vocabulary has %lld", path, tokens[i],
                    (long long)i, (long long)l->config.model.vocab_size);
@@ -108,7 +111,7 @@ static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int3
     float offset_weights[ND_OFFSETS_MAX];
     gradient_scratch scratch = {.views = calloc((size_t)l->model->params.count, sizeof(nd_view))};
     ND_FAIL_IF(!scratch.views, ND_ENOMEM, "no memory for the table of gradients");
-    ND_TRY_GOTO(check_tokens(l, a->tokens, tokens, rows * cols), done);
+    ND_TRY_GOTO(check_tokens(l, a->tokens, tokens, rows, cols), done);
     nd_arena_start_sizing(&scratch.arena, "gradients", l->backend);
     ND_TRY_GOTO(reserve(l, &scratch), done);
     ND_TRY_GOTO(nd_arena_commit(&scratch.arena), done);

@@ -190,14 +190,30 @@ Test(grad, of_the_excess_over_a_reference_model_is_refused)
               output);
 }
 
-Test(grad, a_token_beyond_the_vocabulary_is_named_with_its_place)
+static void check_refused(const char *checkpoint, const char *message)
 {
     char output[4096];
-    write_tokens("t.h5", VOCABULARY);
     const int code = nd_test_shell(output, sizeof output,
-                                   "cd %s && %s grad --checkpoint run --tokens t.h5 --out o.h5",
-                                   directory, ND_BINARY);
+                                   "cd %s && %s grad --checkpoint %s --tokens t.h5 --out o.h5",
+                                   directory, ND_BINARY, checkpoint);
     cr_assert_eq(code, 3, "%s", output);
-    cr_assert(strstr(output, "t.h5: token 256 at element 17; the vocabulary has 256") != NULL, "%s",
-              output);
+    cr_assert(strstr(output, message) != NULL, "%s", output);
+}
+
+Test(grad, a_token_beyond_the_vocabulary_is_named_with_its_place)
+{
+    write_tokens("t.h5", VOCABULARY);
+    check_refused("run", "t.h5: token 256 at element 17; the vocabulary has 256");
+}
+
+Test(grad, sequences_longer_than_the_model_reads_are_refused)
+{
+    char config[128], run[128];
+    snprintf(config, sizeof config, "%s/c.ini", directory);
+    snprintf(run, sizeof run, "%s/short", directory);
+    nd_test_train(0, 0, config, run,
+                  "--total-steps 1 --set model.max_seq_len=7 --set training.seq_length=7");
+    write_tokens("t.h5", 5);
+    check_refused("short",
+                  "t.h5: sequences of 8 tokens and the next; the model's max_seq_len is 7");
 }
