@@ -19,6 +19,9 @@
 #include "train/signals.h"
 #include "train/snapshot/snapshot.h"
 #include "train/step.h"
+#include "train/thread_tuning.h"
+
+#include <stdlib.h>
 
 /* Measures the FLOP/s of one rank's dense product in the compute type, the reference of mfu. Uses
  * its own backend, so that the run's workspace is not affected, and a small product if that takes
@@ -192,16 +195,46 @@ static void report_slow_ranks(nd_run *run, const nd_step_result *step)
     }
 }
 
+/* Only where nobody has set the number of threads. */
+static void begin_tuning(const nd_run *run, nd_thread_tuning *tuning)
+{
+    const bool set = run->config.hardware.threads > 0 || getenv("OMP_NUM_THREADS");
+    nd_thread_tuning_begin(tuning, set ? 1 : nd_cpu_backend_threads(run->backend),
+                           run->position.step);
+}
+
+/* A step, and the number of threads for the next. */
+static nd_status tuned_step(nd_run *run, nd_thread_tuning *tuning, nd_step_result *step)
+{
+    const int64_t before = nd_preemptions();
+    const int threads = tuning->threads;
+    ND_TRY(nd_step_run(run, nd_signals_stop_requested(), step));
+    if (tuning->most == 1)
+        return ND_OK;
+    const double seconds = 1e-3 * (step->step_ms - step->comm_wait_ms - step->data_wait_ms);
+    const bool trial = tuning->before > 0;
+    const int next =
+        nd_thread_tuning_next(tuning, run->position.step, seconds, nd_preemptions() - before);
+    if (next != threads)
+        nd_cpu_backend_set_threads(run->backend, next);
+    if (trial && !tuning->before && next == threads)
+        nd_log_line(&run->log, "threads %d of %d: faster here now, beside other work", next,
+                    tuning->most);
+    return ND_OK;
+}
+
 static nd_status step_loop(nd_run *run, nd_metrics *metrics)
 {
     const nd_config *c = &run->config;
     int64_t last = nd_run_last_step(run);
     nd_progress_state progress;
+    nd_thread_tuning tuning;
+    begin_tuning(run, &tuning);
     nd_progress_begin(&progress, run, last);
     while (run->position.step < last) {
         nd_step_result step = {0};
         nd_evaluation evaluation, *evaluated = NULL;
-        ND_TRY(nd_step_run(run, nd_signals_stop_requested(), &step));
+        ND_TRY(tuned_step(run, &tuning, &step));
         if (!run->start.has_directory)
             ND_TRY(claim_directory(run, metrics));
         nd_progress_advance(&progress, run, &step);

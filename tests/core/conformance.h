@@ -1,9 +1,10 @@
 /* Running one op on the reference and on the fast layer side by side.
  *
- * A harness holds the reference and fast backends with 1, 2 and 3 threads, with the instruction
- * sets that DNNL_MAX_CPU_ISA leaves: CTest runs each suite once for every one of this machine.
- * Inputs are shared; each backend has its own outputs, poisoned with NaN patterns before the op.
- * The reference writes f64 wherever an op takes it, so that its rounding does not count. */
+ * A harness holds the reference and fast backends with 1, 2 and 3 threads, of which the last uses
+ * 3, 1, 2, 3 ... from one reset to the next, as a run does on a shared machine; with the
+ * instruction sets that DNNL_MAX_CPU_ISA leaves: CTest runs each suite once for every one of this
+ * machine. Inputs are shared; each backend has its own outputs, poisoned with NaN patterns before
+ * the op. The reference writes f64 wherever an op takes it, so that its rounding does not count. */
 #pragma once
 
 #include "support/support.h"
@@ -24,11 +25,11 @@ enum { BACKENDS = 4, HARNESS_BLOCKS = 256 };
 #endif
 
 typedef struct harness {
-    nd_backend *backend[BACKENDS]; /* 0 is the reference, i > 0 fast with i threads */
+    nd_backend *backend[BACKENDS]; /* 0 is the reference, i > 0 fast with up to i threads */
     const char *isa;               /* the device, for messages */
     uint64_t seed, drawn;
     void *blocks[HARNESS_BLOCKS]; /* freed by harness_reset and harness_close */
-    int block_count;
+    int block_count, resets;
 } harness;
 
 /* One output or in-place argument: a view for each backend. */
@@ -78,6 +79,7 @@ static inline void harness_reset(harness *h)
     for (int i = 0; i < h->block_count; i++)
         free(h->blocks[i]);
     h->block_count = 0;
+    nd_cpu_backend_set_threads(h->backend[BACKENDS - 1], 1 + h->resets++ % 3);
 }
 
 static inline void harness_close(harness *h)
@@ -197,7 +199,7 @@ static inline void check_same_bits(const harness *h, const char *what, const out
     for (int i = 2; i < BACKENDS; i++)
         cr_assert(memcmp(out->view[1].data, out->view[i].data,
                          nd_view_bytes(nd_as_const(out->view[1]))) == 0,
-                  "%s [%lld, %lld] (%s, seed %" PRIu64 "): 1 and %d threads differ", what,
+                  "%s [%lld, %lld] (%s, seed %" PRIu64 "): backends 1 and %d differ", what,
                   (long long)out->view[1].rows, (long long)out->view[1].cols, h->isa, h->seed, i);
 }
 

@@ -3,6 +3,7 @@
 #include "support/support.h"
 
 #include "core/backend/backend.h"
+#include "core/backend/cpu/fast_context.h"
 #include "core/backend/cpu/fast_kernels.h"
 #include "core/backend/row_kernels.h"
 #include "core/base/float_formats.h"
@@ -140,4 +141,24 @@ Test(cpu_isa, limits_what_encodes_gradients_for_messages_too)
             cr_assert_eq(got.generic_rows, strstr(got.message, "generic") != NULL, "%s: %s",
                          names[isa], got.message);
     }
+}
+
+Test(cpu_isa, ops_use_as_many_threads_as_they_are_told_up_to_those_of_the_backend)
+{
+    nd_backend *b;
+    ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 3}, &b));
+    const nd_cpu_fast *fast = nd_cpu_fast_of(b);
+    const int asked[] = {2, 1, 0, 3, 4}, used[] = {2, 1, 1, 3, 3};
+    cr_assert_eq(fast->threads, 3);
+    for (int i = 0; i < 5; i++) {
+        nd_cpu_backend_set_threads(b, asked[i]);
+        cr_assert_eq(fast->threads, used[i]);
+        cr_assert_eq(nd_cpu_backend_threads(b), 3);
+    }
+    nd_backend_destroy(b);
+    const nd_cpu_backend_options reference = {.threads = 3, .reference_only = true};
+    ND_ASSERT_OK(nd_cpu_backend_create(&reference, &b));
+    nd_cpu_backend_set_threads(b, 2);
+    cr_assert_eq(nd_cpu_backend_threads(b), 1);
+    nd_backend_destroy(b);
 }

@@ -208,6 +208,11 @@ typedef struct nd_cpu_backend_options {
  * ND_ENOMEM. */
 nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backend **backend);
 
+/* The number of threads that a CPU backend was created for; how many of them its ops use from now
+ * on (1 to that number), with the same results to the bit. For other backends 1, and no effect. */
+int nd_cpu_backend_threads(const nd_backend *backend);
+void nd_cpu_backend_set_threads(nd_backend *backend, int threads);
+
 /* The version of the library that the CPU backend multiplies matrices with: "oneDNN 3.0.1". */
 void nd_cpu_backend_library(char *text, size_t size);
 

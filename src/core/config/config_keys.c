@@ -171,7 +171,8 @@ const nd_config_key nd_config_keys[] = {
         "token (input gradients) and per output and 1024 tokens (weight gradients); auto is int8 "
         "where its exact products are faster and group_size is 0"),
     INT(hardware, threads, 0, 4096, "0",
-        "threads per rank; 0 divides the machine's cores evenly among its ranks"),
+        "threads per rank; 0 divides the machine's cores evenly among its ranks, and takes fewer "
+        "while other work makes that faster"),
     CHOICE(hardware, cpu_isa, "auto|generic|avx2|avx512|avx512_vnni|avx512_bf16|amx", "auto",
            "highest instruction set the program and oneDNN use; auto is all that the CPU has"),
 

@@ -115,6 +115,17 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *asked, nd_backend 
     return ND_OK;
 }
 
+int nd_cpu_backend_threads(const nd_backend *b)
+{
+    return b->ops.destroy == cpu_destroy && b->context ? nd_cpu_fast_threads(b->context) : 1;
+}
+
+void nd_cpu_backend_set_threads(nd_backend *b, int threads)
+{
+    if (b->ops.destroy == cpu_destroy && b->context)
+        nd_cpu_fast_set_threads(b->context, threads);
+}
+
 void nd_backend_destroy(nd_backend *backend)
 {
     if (backend)

@@ -23,7 +23,8 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
         created->panels = nd_panel_kinds_avx2();
     else if (isa == ND_CPU_ISA_AMX)
         created->panels = nd_panel_kinds_amx();
-    created->threads = options->threads > 0 ? options->threads : omp_get_max_threads();
+    created->most_threads = options->threads > 0 ? options->threads : omp_get_max_threads();
+    created->threads = created->most_threads;
     created->private = calloc((size_t)created->threads, sizeof *created->private);
     nd_status status = ND_OK;
     if (!created->private)
@@ -60,7 +61,7 @@ void nd_cpu_fast_destroy(nd_cpu_fast *fast)
     if (!fast)
         return;
     nd_matmul_cache_destroy(fast->matmuls);
-    for (int i = 0; fast->private && i < fast->threads; i++)
+    for (int i = 0; fast->private && i < fast->most_threads; i++)
         free(fast->private[i].memory);
     free(fast->private);
     free(fast->shared.memory);
@@ -89,7 +90,17 @@ size_t nd_cpu_fast_workspace_bytes(const nd_cpu_fast *fast)
 {
     size_t bytes = fast->shared.bytes + fast->packed.bytes + fast->floats.bytes + fast->rope.bytes +
                    nd_matmul_cache_bytes(fast->matmuls);
-    for (int i = 0; i < fast->threads; i++)
+    for (int i = 0; i < fast->most_threads; i++)
         bytes += fast->private[i].bytes;
     return bytes;
+}
+
+int nd_cpu_fast_threads(const nd_cpu_fast *fast)
+{
+    return fast->most_threads;
+}
+
+void nd_cpu_fast_set_threads(nd_cpu_fast *fast, int threads)
+{
+    fast->threads = threads < 1 ? 1 : threads < fast->most_threads ? threads : fast->most_threads;
 }

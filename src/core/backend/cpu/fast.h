@@ -12,5 +12,9 @@ void nd_cpu_fast_destroy(nd_cpu_fast *fast);
 /* Describes what the fast layer runs on. */
 void nd_cpu_fast_describe(const nd_cpu_fast *fast, nd_backend_traits *traits);
 
+/* The threads it was created for; how many of them ops use from now on. */
+int nd_cpu_fast_threads(const nd_cpu_fast *fast);
+void nd_cpu_fast_set_threads(nd_cpu_fast *fast, int threads);
+
 /* Bytes of workspace that its ops have allocated so far. */
 size_t nd_cpu_fast_workspace_bytes(const nd_cpu_fast *fast);

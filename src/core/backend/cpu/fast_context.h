@@ -22,7 +22,7 @@ typedef struct nd_cpu_fast {
     nd_backend_ops reference; /* the slots that were replaced */
     nd_cpu_isa isa;
     const nd_fast_kernels *kernels;
-    int threads;
+    int threads, most_threads; /* in use; created for */
     nd_matmul_cache *matmuls;
     const struct nd_panel_kind *panels; /* the project's own products; NULL: oneDNN's */
     bool exact_ternary;   /* oneDNN's products of 8-bit integers and {-1, 0, 1} are exact */
@@ -30,7 +30,7 @@ typedef struct nd_cpu_fast {
     nd_fast_arena shared; /* operands of one op, converted */
     nd_fast_arena packed; /* the right operand of one product */
     nd_fast_arena floats; /* 8-bit operands as f32, where oneDNN's integer products are not exact */
-    nd_fast_arena *private; /* [threads]: rows and blocks of one thread */
+    nd_fast_arena *private; /* [most_threads]: rows and blocks of one thread */
     nd_fast_arena rope;     /* cosines and sines, kept between calls */
     int64_t rope_head_dim, rope_positions;
     double rope_base;

@@ -141,9 +141,8 @@ bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *pa
     return true;
 }
 
-bool nd_matmul_pack_by_all(const nd_matmul *matmul, const void *b, void *packed)
+bool nd_matmul_pack_by_all(const nd_matmul *matmul, int threads, const void *b, void *packed)
 {
-    const int threads = matmul->cache->threads;
     const nd_panel_kind *panels = matmul->panels;
     const nd_matmul_shape *shape = &matmul->shape;
     if (!panels)

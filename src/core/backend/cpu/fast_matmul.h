@@ -36,8 +36,8 @@ nd_status nd_matmul_find(nd_matmul_cache *cache, const nd_matmul_shape *shape,
 bool nd_matmul_run(const nd_matmul *matmul, int thread, const void *a, const void *b, void *c);
 
 /* For packed_b shapes: the bytes of a packed b; packing by the calling thread, or in serial code by
- * all threads; whether a b packed for one product serves the other. */
+ * `threads`; whether a b packed for one product serves the other. */
 size_t nd_matmul_packed_bytes(const nd_matmul *matmul);
 bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *packed);
-bool nd_matmul_pack_by_all(const nd_matmul *matmul, const void *b, void *packed);
+bool nd_matmul_pack_by_all(const nd_matmul *matmul, int threads, const void *b, void *packed);
 bool nd_matmul_same_packing(const nd_matmul *x, const nd_matmul *y);

@@ -131,8 +131,9 @@ static nd_status pack_shared_operand(nd_cpu_fast *fast, const nd_product *p, til
     if (!whole || !nd_matmul_same_packing(whole, last))
         return ND_OK;
     ND_TRY(nd_fast_grow(&fast->packed, nd_matmul_packed_bytes(whole)));
-    ND_FAIL_IF(!nd_matmul_pack_by_all(whole, p->b.data, fast->packed.memory), ND_EINTERNAL,
-               "oneDNN refused to pack [%lld, %lld]", (long long)p->b.rows, (long long)p->b.cols);
+    ND_FAIL_IF(!nd_matmul_pack_by_all(whole, fast->threads, p->b.data, fast->packed.memory),
+               ND_EINTERNAL, "oneDNN refused to pack [%lld, %lld]", (long long)p->b.rows,
+               (long long)p->b.cols);
     packed.packed = fast->packed.memory;
     *t = packed;
     return ND_OK;
