@@ -218,8 +218,9 @@ static nd_status tuned_step(nd_run *run, nd_thread_tuning *tuning, nd_step_resul
     if (next != threads)
         nd_cpu_backend_set_threads(run->backend, next);
     if (trial && !tuning->before && next == threads)
-        nd_log_line(&run->log, "threads %d of %d: faster here now, beside other work", next,
-                    tuning->most);
+        nd_log_line(&run->log, "threads %d of %d: %s", next, tuning->most,
+                    next < tuning->most ? "faster here now, beside other work"
+                                        : "faster again, with less other work");
     return ND_OK;
 }
 
