@@ -57,32 +57,33 @@ static void print(const nd_run *run, const tally *t, double lr, double loss)
     fflush(stdout);
 }
 
+/* Copies the model's codes to `before`, or with `t` compares them with those there. */
+static void go_through(const nd_run *run, int8_t *before, tally *t)
+{
+    for (int64_t i = 0; i < run->model->params.count; i++) {
+        const nd_view c = run->model->weights[i].codes;
+        const int64_t count = nd_view_count(nd_as_const(c));
+        if (!run->model->weights[i].ternary)
+            continue;
+        if (t)
+            compare(before, c.data, count, t);
+        else
+            memcpy(before, c.data, (size_t)count);
+        before += count;
+    }
+}
+
 static nd_status measure(nd_run *run, int64_t steps)
 {
-    const nd_params *params = &run->model->params;
-    int8_t *before = malloc((size_t)nd_params_ternary(params));
+    int8_t *before = malloc((size_t)nd_params_ternary(&run->model->params));
     ND_FAIL_IF(!before, ND_ENOMEM, "no memory for a copy of the codes");
     nd_status status = ND_OK;
     tally t = {0};
     for (int64_t step = 0; step < steps && status == ND_OK; step++) {
         nd_step_result result = {0};
-        int8_t *at = before;
-        for (int64_t i = 0; i < params->count; i++) {
-            const nd_view c = run->model->weights[i].codes;
-            if (!run->model->weights[i].ternary)
-                continue;
-            memcpy(at, c.data, (size_t)nd_view_count(nd_as_const(c)));
-            at += nd_view_count(nd_as_const(c));
-        }
+        go_through(run, before, NULL);
         status = nd_step_run(run, false, &result);
-        at = before;
-        for (int64_t i = 0; i < params->count; i++) {
-            const nd_view c = run->model->weights[i].codes;
-            if (!run->model->weights[i].ternary)
-                continue;
-            compare(at, c.data, nd_view_count(nd_as_const(c)), &t);
-            at += nd_view_count(nd_as_const(c));
-        }
+        go_through(run, before, &t);
         if (status == ND_OK && (step + 1) % WINDOW == 0) {
             print(run, &t, result.lr, result.loss);
             t = (tally){0};

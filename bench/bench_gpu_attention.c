@@ -8,12 +8,9 @@
 #include "timing.h"
 
 #include "cli/args.h"
-#include "core/base/float_formats.h"
-#include "core/base/rng.h"
 #include "train/run/run_backend.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { ROUNDS = 5, LAUNCHES = 8, BUFFERS = 9 };
@@ -31,34 +28,6 @@ typedef struct workbench {
     nd_attention_shape shape;
 } workbench;
 
-/* Inputs are a few drawn numbers, as Philox on one thread would take longer than what is measured,
- * repeated with a period that divides no row. */
-enum { DRAWN = 65521 };
-
-/* Of `bytes` of elements of `size`, the first DRAWN stand there: the rest become copies of them. */
-static void repeat_drawn(void *values, size_t size, size_t bytes)
-{
-    const size_t period = DRAWN * size;
-    for (size_t at = period; at < bytes; at += period)
-        memcpy((char *)values + at, values, bytes - at < period ? bytes - at : period);
-}
-
-static nd_status make(workbench *w, nd_view *view, nd_dtype type, int64_t rows, int64_t cols)
-{
-    const size_t size = nd_dtype_size(type), bytes = (size_t)(rows * cols) * size;
-    void *memory = NULL;
-    uint16_t *host = calloc(1, bytes);
-    ND_FAIL_IF(!host, ND_ENOMEM, "no memory for %zu bytes", bytes);
-    for (int64_t i = 0; type == ND_BF16 && i < DRAWN && i < rows * cols; i++)
-        host[i] = nd_bf16_from_float((float)nd_rng_uniform(11, (uint64_t)i) - 0.5f);
-    repeat_drawn(host, size, bytes);
-    nd_status status = w->b->ops.allocate(w->b, bytes, &memory);
-    ND_IF_OK(w->b->ops.upload(w->b, memory, host, bytes));
-    free(host);
-    *view = nd_view_of(memory, type, rows, cols);
-    return status;
-}
-
 static nd_status prepare(workbench *w, const int64_t s[4], int64_t tokens)
 {
     const int64_t sequences = tokens / s[0] > 0 ? tokens / s[0] : 1, rows = sequences * s[0];
@@ -66,7 +35,7 @@ static nd_status prepare(workbench *w, const int64_t s[4], int64_t tokens)
     const int64_t cols[BUFFERS] = {width, kv, kv, width, width, s[1], width, kv, kv};
     w->shape = (nd_attention_shape){sequences, s[0], s[0], s[1], s[2], s[3], {0}};
     for (int i = 0; i < BUFFERS; i++)
-        ND_TRY(make(w, &w->v[i], i == 5 ? ND_F32 : ND_BF16, rows, cols[i]));
+        ND_TRY(bench_allocate(w->b, i == 5 ? ND_F32 : ND_BF16, rows, cols[i], &w->v[i]));
     return ND_OK;
 }
 
@@ -165,20 +134,18 @@ static nd_status bench(int argc, char **argv)
                                 sizeof args / sizeof *args};
     ND_ARGS_PARSE(command, argc, argv, NULL);
     ND_FAIL_IF(tokens < 1 || tokens > (1 << 24), ND_ECONFIG, "--tokens is from 1 to %d", 1 << 24);
-    nd_config *config = calloc(1, sizeof *config);
-    ND_FAIL_IF(!config, ND_ENOMEM, "no memory for a configuration");
-    nd_config_defaults(config);
-    nd_status status = nd_config_set_key(config, "hardware", "target", target, "--target");
-    ND_IF_OK(measure_all(config, "builtin", tokens));
-    if (status == ND_OK && config->hardware.target != ND_TARGET_CPU) {
-        status = measure_all(config, "cudnn", tokens);
+    nd_config config;
+    nd_config_defaults(&config);
+    nd_status status = nd_config_set_key(&config, "hardware", "target", target, "--target");
+    ND_IF_OK(measure_all(&config, "builtin", tokens));
+    if (status == ND_OK && config.hardware.target != ND_TARGET_CPU) {
+        status = measure_all(&config, "cudnn", tokens);
         if (status != ND_OK && status != ND_ENOMEM) { /* a GPU without cuDNN */
             printf("cudnn: %s\n", nd_error_get()->message);
             nd_error_clear();
             status = ND_OK;
         }
     }
-    free(config);
     return status;
 }
 

@@ -151,10 +151,5 @@ static nd_status bench(int argc, char **argv, nd_comm *comm)
 
 int main(int argc, char **argv)
 {
-    nd_comm *comm = NULL;
-    nd_status status = nd_comm_create(&comm);
-    ND_IF_OK(bench(argc, argv, comm));
-    if (comm)
-        nd_comm_destroy(comm);
-    return bench_exit("bench_link", status);
+    return bench_ranks("bench_link", bench, argc, argv);
 }

@@ -391,15 +391,12 @@ static nd_status bench_all(int argc, char **argv)
     ND_ARGS_PARSE(command, argc, argv, NULL);
     ND_FAIL_IF(tokens % 2048 != 0 || hidden < 512 || hidden % 512 != 0, ND_ECONFIG,
                "--tokens is a multiple of 2048, --hidden of 512");
-    nd_config *config = calloc(1, sizeof *config);
-    ND_FAIL_IF(!config, ND_ENOMEM, "no memory for a configuration");
-    nd_config_defaults(config);
-    config->hardware.threads = threads;
-    nd_status status = nd_config_set_key(config, "hardware", "target", target, "--target");
-    ND_IF_OK(run(config, tokens > 0 || config->hardware.target == ND_TARGET_CPU ? tokens : 16384,
-                 hidden));
-    free(config);
-    return status;
+    nd_config config;
+    nd_config_defaults(&config);
+    config.hardware.threads = threads;
+    ND_TRY(nd_config_set_key(&config, "hardware", "target", target, "--target"));
+    return run(&config, tokens > 0 || config.hardware.target == ND_TARGET_CPU ? tokens : 16384,
+               hidden);
 }
 
 int main(int argc, char **argv)

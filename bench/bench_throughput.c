@@ -9,8 +9,6 @@
  * Peaks and steps alternate, and medians are compared, because machines are shared. Also prints the
  * memory of every category beside the resident set. */
 #include "bench_run.h"
-#include "core/base/float_formats.h"
-#include "core/base/rng.h"
 #include "core/model/mtp.h"
 #include "peak_product.h"
 #include "timed_ops.h"
@@ -19,7 +17,6 @@
 #include "train/step.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 enum { WARM_UP = 2, PEAK_SIDE = 2048, DEVICE_SIDE = 8192, SAMPLES_MAX = 256 };
 
@@ -93,33 +90,14 @@ static bool create_square(peak_product *p, nd_dtype in, nd_dtype out)
     return peak_create(p, PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, in, out);
 }
 
-/* Random values: with zeros a GPU needs less power, and its product an eighth less time. */
-static nd_status draw(nd_backend *b, nd_view v)
-{
-    enum { DRAWN = 65521 };
-    const size_t bytes = nd_view_bytes(nd_as_const(v));
-    uint16_t *host = malloc(bytes);
-    ND_FAIL_IF(!host, ND_ENOMEM, "no memory for %zu bytes", bytes);
-    for (int64_t i = 0; i < v.rows * v.cols; i++)
-        host[i] = i < DRAWN ? nd_bf16_from_float((float)nd_rng_uniform(11, (uint64_t)i) - 0.5f)
-                            : host[i - DRAWN];
-    const nd_status status = b->ops.upload(b, v.data, host, bytes);
-    free(host);
-    return status;
-}
-
 static nd_status open_roofline(const nd_run *run, roofline *r)
 {
     *r = (roofline){.dense_type = run->model->config.compute};
     if (!run->backend->ops.host_memory) {
         r->device = run->backend;
         r->dense_type = ND_BF16;
-        for (int i = 0; i < 3; i++) {
-            r->v[i] = nd_view_of(NULL, ND_BF16, DEVICE_SIDE, DEVICE_SIDE);
-            ND_TRY(r->device->ops.allocate(r->device, nd_view_bytes(nd_as_const(r->v[i])),
-                                           &r->v[i].data));
-            ND_TRY(draw(r->device, r->v[i]));
-        }
+        for (int i = 0; i < 3; i++)
+            ND_TRY(bench_allocate(r->device, ND_BF16, DEVICE_SIDE, DEVICE_SIDE, &r->v[i]));
         return ND_OK;
     }
     if (!create_square(&r->dense, r->dense_type, r->dense_type)) {

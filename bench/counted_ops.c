@@ -44,14 +44,14 @@ static double product(double a, double b, double c)
     return 2.0 * a * b * c;
 }
 
-/* What an int8 backward product does before it multiplies: reads dy (once for the maximum, once to
- * encode: `reads`), writes its codes, and transposes `transposed` bytes of codes. */
+/* What an int8 backward product does before it multiplies: reads dy, writes its codes, and
+ * transposes `transposed` bytes of codes. */
 static void int8_backward(counted_op *o, const call *c, double tokens, double inputs,
-                          double outputs, double reads, double transposed)
+                          double outputs, double transposed)
 {
     const seen_view *result = &c->view[0], *dy = &c->view[1];
     o->int8 = product(tokens, inputs, outputs);
-    o->around = reads * dy->bytes + tokens * outputs + 2.0 * transposed;
+    o->around = dy->bytes + tokens * outputs + 2.0 * transposed;
     o->bytes = tokens * outputs + transposed + result->bytes * (c->value[0] != 0.0 ? 2.0 : 1.0);
     o->kernels = 3.0;
 }
@@ -124,10 +124,10 @@ static void measure(counted_op *o, const call *c)
         o->int8 = product(v[1].rows, v[1].cols, v[0].cols);
         break;
     case COUNTED_ternary_gemm_dx_int8:
-        int8_backward(o, c, v[0].rows, v[0].cols, v[1].cols, 1.0, v[0].cols * v[1].cols);
+        int8_backward(o, c, v[0].rows, v[0].cols, v[1].cols, v[0].cols * v[1].cols);
         break;
     case COUNTED_ternary_gemm_dw_int8:
-        int8_backward(o, c, v[1].rows, v[0].cols, v[1].cols, 1.0, v[1].rows * v[0].cols);
+        int8_backward(o, c, v[1].rows, v[0].cols, v[1].cols, v[1].rows * v[0].cols);
         break;
     case COUNTED_ternary_gemm_dx:
     case COUNTED_ternary_gemm_dw:

@@ -1,6 +1,8 @@
 #include "bench_run.h"
 
 #include "cli/args.h"
+#include "core/base/float_formats.h"
+#include "core/base/rng.h"
 
 #include <omp.h>
 #include <stdio.h>
@@ -38,24 +40,32 @@ static void print_shape(const nd_run *run)
 nd_status bench_with_run(const nd_config *config, nd_backend *backend, int64_t count,
                          nd_status (*measure)(nd_run *run, int64_t count))
 {
-    nd_run *run = calloc(1, sizeof *run);
+    nd_run run = {.backend = backend};
     nd_comm *comm = NULL;
-    nd_status status = ND_OK;
-    if (!run) {
-        nd_backend_destroy(backend);
-        return ND_FAIL(ND_ENOMEM, "no memory for a run");
-    }
-    run->backend = backend;
-    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
-    ND_TRY_GOTO(nd_run_create(config, comm, run), done);
-    ND_TRY_GOTO(nd_run_start_loader(run), done);
-    if (!backend)
-        print_shape(run);
-    ND_TRY_GOTO(measure(run, count), done);
-done:
-    nd_run_destroy(run);
+    nd_status status = nd_comm_create_solo(&comm);
+    ND_IF_OK(nd_run_create(config, comm, &run));
+    ND_IF_OK(nd_run_start_loader(&run));
+    if (status == ND_OK && !backend)
+        print_shape(&run);
+    ND_IF_OK(measure(&run, count));
+    nd_run_destroy(&run);
     nd_comm_destroy(comm);
-    free(run);
+    return status;
+}
+
+nd_status bench_allocate(nd_backend *b, nd_dtype type, int64_t rows, int64_t cols, nd_view *view)
+{
+    enum { DRAWN = 65521 };
+    const size_t bytes = (size_t)(rows * cols) * nd_dtype_size(type);
+    uint16_t *host = calloc(1, bytes);
+    ND_FAIL_IF(!host, ND_ENOMEM, "no memory for %zu bytes", bytes);
+    *view = nd_view_of(NULL, type, rows, cols);
+    for (int64_t i = 0; type == ND_BF16 && i < rows * cols; i++)
+        host[i] = i < DRAWN ? nd_bf16_from_float((float)nd_rng_uniform(11, (uint64_t)i) - 0.5f)
+                            : host[i - DRAWN];
+    nd_status status = b->ops.allocate(b, bytes, &view->data);
+    ND_IF_OK(b->ops.upload(b, view->data, host, bytes));
+    free(host);
     return status;
 }
 
@@ -74,12 +84,9 @@ static nd_status bench(const bench_program *p, int argc, char **argv)
     ND_ARGS_PARSE(command, argc, argv, NULL);
     ND_FAIL_IF(count < 1 || count > p->count_most, ND_ECONFIG, "%s is from 1 to %lld", p->count,
                (long long)p->count_most);
-    nd_config *config = calloc(1, sizeof *config);
-    ND_FAIL_IF(!config, ND_ENOMEM, "no memory for a configuration");
-    nd_status status = configure(config, file, &set, p->forced);
-    ND_IF_OK(p->plan ? p->plan(config, count) : bench_with_run(config, NULL, count, p->measure));
-    free(config);
-    return status;
+    nd_config config;
+    ND_TRY(configure(&config, file, &set, p->forced));
+    return p->plan ? p->plan(&config, count) : bench_with_run(&config, NULL, count, p->measure);
 }
 
 int bench_exit(const char *name, nd_status status)

@@ -138,8 +138,12 @@ class Report:
                  "passed the cable exceed the payload (headers, acknowledgements, MPI's start).\n")
         self.say(table(head, [row[:6] + [percent(row[6])] for row in rows]))
 
-    def config_path(self, name):
-        return str(self.root / self.machine["config_dir"] / f"{name}.ini")
+    def plan(self, config, batch, ranks, *more):
+        """What `plan` prints for a step of so many sequences."""
+        return subprocess.run(
+            [self.program, "plan", "--config", str(self.root / self.machine["config_dir"] / f"{config}.ini"),
+             "--set", f"training.batch_size={batch}", "--set", "training.micro_batch_size=2",
+             "--ranks", str(ranks), *more], check=True, capture_output=True, text=True).stdout
 
     def predict_layout(self, run):
         """[predicted, simulated] ms, from the slowest of ranks that train alone in the places of all, at once."""
@@ -189,34 +193,25 @@ class Report:
 
     def planned_links(self, pair):
         """[(out, in)] of each host, MiB a step."""
-        output = subprocess.run(
-            [self.program, "plan", "--config", self.config_path(pair["config"]), "--ranks", str(pair["ranks"]),
-             "--hosts", str(pair["hosts"]), "--set", f"training.batch_size={pair['batch']}", "--set",
-             "training.micro_batch_size=2", "--bandwidth", "1", "--step-ms", "1000"] + pair["more"].split(),
-            check=True, capture_output=True, text=True).stdout
+        output = self.plan(pair["config"], pair["batch"], pair["ranks"], "--hosts", str(pair["hosts"]),
+                           "--bandwidth", "1", "--step-ms", "1000", *pair["more"].split())
         return [tuple(float(v) for v in found) for found in
                 re.findall(r"over the link of host \d+ +([\d.]+) MiB out, ([\d.]+) MiB in", output)]
 
     def first_codes(self, config, batch):
         """Bytes of weights that ranks send before the first step, which no step counts."""
-        output = subprocess.run([self.program, "plan", "--config", self.config_path(config), "--set",
-                                 f"training.batch_size={batch}", "--set",
-                                 "training.micro_batch_size=2", "--ranks", "2"],
-                                check=True, capture_output=True, text=True).stdout
+        output = self.plan(config, batch, 2)
         sent = output[output.index("wire a step (MB)"):]
         return 1e6 * sum(float(re.search(rf"^  {kind} +([\d.]+)", sent, re.M).group(1))
                          for kind in ("codes", "dense"))
 
     def plan_times(self, config, run, hosts, link, step, optimizer, more):
         """[predicted, simulated] ms of a step, by `plan`, from a step of the whole batch on one rank."""
-        command = [self.program, "plan", "--config", self.config_path(config),
-                   "--set", f"training.batch_size={run['batch']}", "--set",
-                   "training.micro_batch_size=2", "--ranks", str(run["ranks"]), "--hosts", str(hosts),
-                   "--bandwidth", f"{link['gbit_measured']:.6g}", "--latency",
-                   f"{link['latency_us']:.6g}", "--add-rate", f"{link['add_gbyte']:.6g}",
-                   "--core-cost", f"{link['core_ns']:.6g}",
-                   "--step-ms", f"{step:.6g}", "--optimizer-ms", f"{optimizer:.6g}", "--simulate"]
-        output = subprocess.run(command + more, check=True, capture_output=True, text=True).stdout
+        output = self.plan(config, run["batch"], run["ranks"], "--hosts", str(hosts),
+                           "--bandwidth", f"{link['gbit_measured']:.6g}", "--latency",
+                           f"{link['latency_us']:.6g}", "--add-rate", f"{link['add_gbyte']:.6g}",
+                           "--core-cost", f"{link['core_ns']:.6g}", "--step-ms", f"{step:.6g}",
+                           "--optimizer-ms", f"{optimizer:.6g}", "--simulate", *more)
         return [float(re.search(rf"time a step +([\d.e+]+) ms.*\({kind}\)", output).group(1))
                 for kind in ("predicted", "simulated")]
 

@@ -31,17 +31,14 @@ for format in $formats; do
     IFS=, read -r gradients codes embedding <<<"$format"
     printf '| `%s`, `%s`, `%s` |' "$gradients" "$codes" "$embedding"
     for n in $ranks; do
-        run=$out/$(basename "$config" .ini)_${n}_${gradients}_${codes}_${embedding}
+        run=$(basename "$config" .ini)_${n}_${gradients}_${codes}_${embedding}
         set=(--set dist.deterministic=off --set "dist.grad_comm_dtype=$gradients"
             --set "dist.weight_sync=$codes" --set "dist.embedding_sync=$embedding"
             --set logging.eval_interval=0 --set logging.checkpoint_interval=0 "${more[@]}")
-        if [ ! -f "$run/done" ]; then
-            mpirun --oversubscribe -np "$n" "$binary" --config "$config" "${source[@]}" "${set[@]}" \
-                --total-steps "$steps" --run-dir "$run" --resume none >&2
-            touch "$run/done"
-        fi
+        once "$run" mpirun --oversubscribe -np "$n" "$binary" --config "$config" "${source[@]}" "${set[@]}" \
+            --total-steps "$steps" --run-dir "$out/$run" --resume none
         plan=$("$binary" plan --config "$config" --ranks "$n" "${source[@]}" "${set[@]}")
-        counted=$(sed -n 's/.*"comm_bytes":\([0-9]*\).*/\1/p' "$run/metrics.jsonl" |
+        counted=$(sed -n 's/.*"comm_bytes":\([0-9]*\).*/\1/p' "$out/$run/metrics.jsonl" |
             tail -n "$((steps / 2))" | awk '{ sum += $1 } END { printf "%.0f", sum / NR }')
         awk -v counted="$counted" -v ranks="$n" '
             /^wire a step/ { wire = 1 }

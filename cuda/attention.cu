@@ -154,7 +154,7 @@ __global__ void attention_dkv_kernel(nd_floats dk, nd_floats dv, nd_floats dout,
 static nd_status check_shapes(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *s)
 {
     const int64_t rows = s->rows.data ? s->rows.cols : s->sequences * s->query_len;
-    ND_REQUIRE(nd_is_wide_type(q.dtype) && nd_is_wide_type(k.dtype) && nd_is_wide_type(v.dtype));
+    ND_REQUIRE(nd_all_wide(q.dtype, k.dtype, v.dtype));
     ND_REQUIRE(s->kv_heads > 0 && s->heads % s->kv_heads == 0 && s->query_len <= s->key_len);
     ND_REQUIRE(q.rows == rows && q.cols == s->heads * s->head_dim && s->head_dim <= HEAD_MAX);
     ND_REQUIRE(k.rows == s->sequences * s->key_len && k.cols == s->kv_heads * s->head_dim);
@@ -201,7 +201,7 @@ static nd_status attention_cuda(nd_backend *b, nd_view o, nd_view lse, nd_cview 
 {
     ND_TRY(check_shapes(q, k, v, s));
     ND_REQUIRE(nd_same_shape(nd_as_const(o), q) && lse.rows == q.rows && lse.cols == s->heads);
-    ND_REQUIRE(nd_is_wide_type(o.dtype) && nd_is_float(lse.dtype));
+    ND_REQUIRE(nd_all_wide(o.dtype) && nd_is_float(lse.dtype));
     if (q.rows == 0)
         return ND_OK;
     bool done;
@@ -245,8 +245,8 @@ static nd_status attention_backward_cuda(nd_backend *b, nd_view dq, nd_view dk, 
 {
     ND_TRY(check_shapes(q, k, v, s));
     ND_REQUIRE(nd_same_shape(nd_as_const(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
-    ND_REQUIRE(nd_is_wide_type(dq.dtype) && nd_is_wide_type(dk.dtype) && nd_is_wide_type(dv.dtype));
-    ND_REQUIRE(nd_is_wide_type(dout.dtype) && nd_is_wide_type(o.dtype) && nd_is_float(lse.dtype));
+    ND_REQUIRE(nd_all_wide(dq.dtype, dk.dtype, dv.dtype, dout.dtype, o.dtype) &&
+               nd_is_float(lse.dtype));
     const nd_attention_layout l = layout_of(q, k, s);
     ND_REQUIRE(dk.rows == l.key_rows && dv.rows == l.key_rows);
     ND_REQUIRE(dk.cols == k.cols && dv.cols == k.cols);

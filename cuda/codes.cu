@@ -188,7 +188,7 @@ static nd_status ternarize_cuda(nd_backend *b, nd_view c, nd_view s, nd_cview w)
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(w);
-    ND_REQUIRE(c.dtype == ND_I8 && nd_is_wide_type(w.dtype) && nd_same_shape(nd_as_const(c), w));
+    ND_REQUIRE(c.dtype == ND_I8 && nd_all_wide(w.dtype) && nd_same_shape(nd_as_const(c), w));
     ND_REQUIRE(count == 0 || scales_fit(nd_as_const(c), nd_as_const(s)));
     if (count == 0)
         return ND_OK;
@@ -273,7 +273,7 @@ static nd_status dequantize_codes_cuda(nd_backend *b, nd_view w, nd_cview c, nd_
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(c);
-    ND_REQUIRE(nd_is_wide_type(w.dtype) && c.dtype == ND_I8 && nd_same_shape(nd_as_const(w), c));
+    ND_REQUIRE(nd_all_wide(w.dtype) && c.dtype == ND_I8 && nd_same_shape(nd_as_const(w), c));
     ND_REQUIRE(count == 0 || scales_fit(c, s));
     if (count == 0)
         return ND_OK;
@@ -286,7 +286,7 @@ static nd_status dequantize_codes_cuda(nd_backend *b, nd_view w, nd_cview c, nd_
 static nd_status quantize_rows_cuda(nd_backend *b, nd_view q, nd_view a, nd_cview x)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_is_wide_type(x.dtype));
+    ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_all_wide(x.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(q), x) && a.rows == x.rows && a.cols == 1);
     if (nd_view_count(x) == 0)
         return ND_OK;

@@ -120,7 +120,7 @@ static nd_status add_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(x);
-    ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype) && nd_is_wide_type(z.dtype));
+    ND_REQUIRE(nd_all_wide(y.dtype, x.dtype, z.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && nd_same_shape(x, z));
     return ND_LAUNCH_WIDE(add_kernel, cuda, count, nd_floats_of(y), nd_floats_of(x),
                           nd_floats_of(z), count, nd_aligned(count, y.data, x.data, z.data));
@@ -129,7 +129,7 @@ static nd_status add_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
 nd_status nd_cuda_axpby(nd_cuda *cuda, nd_view y, float alpha, nd_cview x, float beta)
 {
     const int64_t count = nd_view_count(x);
-    ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype));
+    ND_REQUIRE(nd_all_wide(y.dtype, x.dtype));
     ND_REQUIRE(nd_view_count(nd_as_const(y)) == count);
     return ND_LAUNCH_WIDE(axpby_kernel, cuda, count, nd_floats_of(y), alpha, nd_floats_of(x), beta,
                           count, nd_aligned(count, y.data, x.data));
@@ -145,7 +145,7 @@ static nd_status divide_by_norm_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cv
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(x);
-    ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype));
+    ND_REQUIRE(nd_all_wide(y.dtype, x.dtype));
     ND_REQUIRE(nd_view_count(nd_as_const(y)) == count && squares.dtype == ND_F64);
     return ND_LAUNCH_WIDE(divide_by_norm_kernel, cuda, count, nd_floats_of(y), nd_floats_of(x),
                           static_cast<const double *>(squares.data), factor, count,

@@ -32,17 +32,16 @@ static inline nd_floats nd_floats_of(nd_cview v)
     return f;
 }
 
-static inline bool nd_is_wide_type(nd_dtype dtype)
+/* Whether all of these types are f32 or bf16. */
+template <typename... Types> static inline bool nd_all_wide(Types... types)
 {
-    return dtype == ND_F32 || dtype == ND_BF16;
+    return ((types == ND_F32 || types == ND_BF16) && ...);
 }
 
 /* Whether rows of `n` elements at these addresses can be accessed 16 bytes at a time. */
-static inline bool nd_aligned(int64_t n, const void *a, const void *b = NULL, const void *c = NULL,
-                              const void *d = NULL)
+template <typename... Pointers> static inline bool nd_aligned(int64_t n, Pointers... at)
 {
-    const uintptr_t all = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)d;
-    return n % ND_WIDE == 0 && all % 16 == 0;
+    return n % ND_WIDE == 0 && ((uintptr_t)at | ...) % 16 == 0;
 }
 
 __device__ __forceinline__ float nd_load_one(nd_floats v, int64_t i)

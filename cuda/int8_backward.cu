@@ -323,7 +323,7 @@ static nd_status ternary_gemm_dx_int8_cuda(nd_backend *b, nd_view dx, nd_cview d
                                            nd_cview s, float beta)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(nd_is_wide_type(dx.dtype) && nd_is_wide_type(dy.dtype) && c.dtype == ND_I8);
+    ND_REQUIRE(nd_all_wide(dx.dtype, dy.dtype) && c.dtype == ND_I8);
     ND_REQUIRE(dx.rows == dy.rows && dx.cols == c.cols && dy.cols == c.rows);
     ND_REQUIRE(s.dtype == ND_F32 && s.rows == 1 && s.cols == 1 && (beta == 0.0f || beta == 1.0f));
     if (dx.rows * dx.cols == 0)
@@ -359,7 +359,7 @@ static nd_status ternary_gemm_dw_int8_cuda(nd_backend *b, nd_view dw, nd_cview d
                                            nd_cview a, float beta)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(dw.dtype == ND_F32 && nd_is_wide_type(dy.dtype) && q.dtype == ND_I8);
+    ND_REQUIRE(dw.dtype == ND_F32 && nd_all_wide(dy.dtype) && q.dtype == ND_I8);
     ND_REQUIRE(a.dtype == ND_F32 && a.rows == q.rows && dy.rows == q.rows);
     ND_REQUIRE(dw.rows == dy.cols && dw.cols == q.cols && (beta == 0.0f || beta == 1.0f));
     if (dw.rows * dw.cols == 0)

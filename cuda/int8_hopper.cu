@@ -323,7 +323,7 @@ bool nd_cuda_int8_hopper_takes(const nd_int8_product *p)
 {
     const int64_t most = INT32_MAX / 2;
     const uintptr_t addresses = (uintptr_t)p->left | (uintptr_t)p->right | (uintptr_t)p->y.data;
-    return p->groups == 0 && p->row_width % SLICE == 0 && nd_is_wide_type(p->y.dtype) &&
+    return p->groups == 0 && p->row_width % SLICE == 0 && nd_all_wide(p->y.dtype) &&
            (p->row_width == 0 || p->y.dtype == ND_F32) && p->k % 16 == 0 && addresses % 16 == 0 &&
            p->y.cols % 8 == 0 && p->y.rows < most && p->y.cols < most && p->k < most &&
            nd_ceil(p->y.rows, 128) * nd_ceil(p->y.cols, 128) < most;

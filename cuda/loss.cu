@@ -225,7 +225,7 @@ __global__ void cross_entropy_kernel(nd_floats nll, nd_floats total, nd_floats l
 static nd_status embedding_cuda(nd_backend *b, nd_view x, nd_cview table, nd_cview tokens)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(nd_is_wide_type(x.dtype) && nd_is_wide_type(table.dtype) && x.cols == table.cols);
+    ND_REQUIRE(nd_all_wide(x.dtype, table.dtype) && x.cols == table.cols);
     ND_TRY(check_tokens(cuda, tokens, x.rows, table.rows, 0));
     if (x.rows * x.cols == 0)
         return ND_OK;
@@ -241,7 +241,7 @@ static nd_status embedding_backward_cuda(nd_backend *b, nd_view dtable, nd_cview
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = dx.rows;
     const int32_t *ids = static_cast<const int32_t *>(tokens.data);
-    ND_REQUIRE(dtable.dtype == ND_F32 && nd_is_wide_type(dx.dtype) && dx.cols == dtable.cols);
+    ND_REQUIRE(dtable.dtype == ND_F32 && nd_all_wide(dx.dtype) && dx.cols == dtable.cols);
     ND_REQUIRE(count < INT_MAX);
     ND_TRY(check_tokens(cuda, tokens, count, dtable.rows, 0));
     if (count * dx.cols == 0)
@@ -265,13 +265,13 @@ static nd_status cross_entropy_cuda(nd_backend *b, nd_view nll, nd_view total, n
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int offsets = nd_cross_entropy_offsets(p);
-    ND_REQUIRE(nd_is_wide_type(logits.dtype) && nll.rows == logits.rows);
+    ND_REQUIRE(nd_all_wide(logits.dtype) && nll.rows == logits.rows);
     ND_REQUIRE(nd_is_float(nll.dtype) && nd_is_float(total.dtype) && total.rows == logits.rows);
     ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
     ND_REQUIRE(!p->norm.data || p->norm.rows == logits.rows);
     ND_REQUIRE(!p->weight.data || p->weight.rows == logits.rows);
     const nd_view dlogits = p->gradient.data ? p->gradient : logits;
-    ND_REQUIRE(nd_is_wide_type(dlogits.dtype) && dlogits.rows == logits.rows);
+    ND_REQUIRE(nd_all_wide(dlogits.dtype) && dlogits.rows == logits.rows);
     ND_REQUIRE(dlogits.cols == logits.cols);
     ND_TRY(check_tokens(cuda, targets, logits.rows * offsets, logits.cols, -1));
     if (logits.rows * logits.cols == 0)

@@ -124,7 +124,7 @@ nd_status nd_cuda_add_columns(nd_cuda *cuda, nd_view dw, const float *partial, i
 static nd_status rmsnorm_cuda(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype) && nd_is_wide_type(w.dtype));
+    ND_REQUIRE(nd_all_wide(y.dtype, x.dtype, w.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && nd_is_float(r.dtype));
     ND_REQUIRE(w.rows == 1 && w.cols == x.cols && r.rows == x.rows && r.cols == 1);
     if (nd_view_count(x) == 0)
@@ -139,7 +139,7 @@ static nd_status rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view a, nd_v
 {
     nd_cuda *cuda = nd_cuda_of(b);
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_is_float(r.dtype));
-    ND_REQUIRE(nd_is_wide_type(x.dtype) && nd_is_wide_type(w.dtype));
+    ND_REQUIRE(nd_all_wide(x.dtype, w.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(q), x) && a.rows == x.rows && r.rows == x.rows);
     ND_REQUIRE(w.rows == 1 && w.cols == x.cols);
     if (nd_view_count(x) == 0)
@@ -155,8 +155,8 @@ static nd_status rmsnorm_backward_cuda(nd_backend *b, nd_view dx, nd_view dw, nd
 {
     nd_cuda *cuda = nd_cuda_of(b);
     ND_REQUIRE(nd_same_shape(nd_as_const(dx), x) && nd_same_shape(dy, x) && w.cols == x.cols);
-    ND_REQUIRE(nd_is_wide_type(dx.dtype) && nd_is_wide_type(dy.dtype) && nd_is_wide_type(x.dtype));
-    ND_REQUIRE(nd_is_wide_type(w.dtype) && (dw.dtype == ND_F32 || dw.dtype == ND_F64));
+    ND_REQUIRE(nd_all_wide(dx.dtype, dy.dtype, x.dtype, w.dtype) &&
+               (dw.dtype == ND_F32 || dw.dtype == ND_F64));
     ND_REQUIRE(dw.cols == x.cols && r.rows == x.rows && nd_is_float(r.dtype));
     if (nd_view_count(x) == 0)
         return ND_OK;

@@ -91,7 +91,7 @@ static nd_status gemm_cuda(nd_backend *b, nd_view c, nd_cview a, bool transpose_
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t inner = transpose_a ? a.rows : a.cols;
-    ND_REQUIRE(nd_is_wide_type(c.dtype) && nd_is_wide_type(a.dtype) && nd_is_wide_type(bb.dtype));
+    ND_REQUIRE(nd_all_wide(c.dtype, a.dtype, bb.dtype));
     ND_REQUIRE((transpose_a ? a.cols : a.rows) == c.rows);
     ND_REQUIRE((transpose_b ? bb.rows : bb.cols) == c.cols);
     ND_REQUIRE((transpose_b ? bb.cols : bb.rows) == inner);

@@ -115,7 +115,7 @@ static nd_status grow_table(nd_cuda *cuda, int64_t positions, int64_t head_dim, 
 static nd_status rope_cuda(nd_backend *b, nd_view x, const nd_rope_params *p)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(nd_is_wide_type(x.dtype) && p->head_dim > 0 && p->head_dim % 2 == 0);
+    ND_REQUIRE(nd_all_wide(x.dtype) && p->head_dim > 0 && p->head_dim % 2 == 0);
     ND_REQUIRE(x.cols % p->head_dim == 0 && p->seq_len > 0);
     ND_REQUIRE(!p->rows.data || p->rows.cols == x.rows);
     if (x.rows * x.cols == 0)

@@ -249,7 +249,7 @@ static nd_status adamw_blocks_cuda(nd_backend *b, nd_view w, const nd_blocks *m,
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(g);
-    ND_REQUIRE(nd_is_wide_type(w.dtype) && nd_is_wide_type(g.dtype));
+    ND_REQUIRE(nd_all_wide(w.dtype, g.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(w), g) && nd_adamw_blocks_fit(m, v, count));
     if (count == 0)
         return ND_OK;

@@ -155,8 +155,7 @@ static nd_status swiglu_cuda(nd_backend *b, nd_view h, nd_cview gate, nd_cview u
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(gate);
-    ND_REQUIRE(nd_is_wide_type(h.dtype) && nd_is_wide_type(gate.dtype) &&
-               nd_is_wide_type(up.dtype));
+    ND_REQUIRE(nd_all_wide(h.dtype, gate.dtype, up.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(h), gate) && nd_same_shape(gate, up));
     return ND_LAUNCH_WIDE(swiglu_kernel, cuda, count, nd_floats_of(h), nd_floats_of(gate),
                           nd_floats_of(up), count, nd_aligned(count, h.data, gate.data, up.data));
@@ -169,13 +168,10 @@ static nd_status swiglu_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup,
     const int64_t count = nd_view_count(gate);
     ND_REQUIRE(nd_same_shape(dh, gate) && nd_same_shape(gate, up));
     ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
-    ND_REQUIRE(nd_is_wide_type(dgate.dtype) && nd_is_wide_type(dup.dtype));
-    ND_REQUIRE(nd_is_wide_type(dh.dtype) && nd_is_wide_type(gate.dtype) &&
-               nd_is_wide_type(up.dtype));
+    ND_REQUIRE(nd_all_wide(dgate.dtype, dup.dtype, dh.dtype, gate.dtype, up.dtype));
     if (count == 0)
         return ND_OK;
-    const bool wide =
-        nd_aligned(count, dgate.data, dup.data, dh.data, gate.data) && nd_aligned(count, up.data);
+    const bool wide = nd_aligned(count, dgate.data, dup.data, dh.data, gate.data, up.data);
     return ND_LAUNCH_WIDE(swiglu_backward_kernel, cuda, count, nd_floats_of(dgate),
                           nd_floats_of(dup), nd_floats_of(dh), nd_floats_of(gate), nd_floats_of(up),
                           count, wide);
@@ -187,8 +183,7 @@ static nd_status swiglu_rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view 
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t n = gate.cols;
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_is_float(r.dtype));
-    ND_REQUIRE(nd_is_wide_type(gate.dtype) && nd_is_wide_type(up.dtype) &&
-               nd_is_wide_type(w.dtype));
+    ND_REQUIRE(nd_all_wide(gate.dtype, up.dtype, w.dtype));
     ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape(nd_as_const(q), gate) && w.cols == n);
     ND_REQUIRE(a.rows == gate.rows && r.rows == gate.rows);
     if (nd_view_count(gate) == 0)
@@ -210,9 +205,8 @@ static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_v
     const int64_t n = gate.cols, rows = gate.rows;
     ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == rows);
     ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
-    ND_REQUIRE(nd_is_wide_type(dgate.dtype) && nd_is_wide_type(dup.dtype));
-    ND_REQUIRE(nd_is_wide_type(dy.dtype) && nd_is_wide_type(gate.dtype));
-    ND_REQUIRE(nd_is_wide_type(up.dtype) && nd_is_wide_type(w.dtype) && w.cols == n);
+    ND_REQUIRE(nd_all_wide(dgate.dtype, dup.dtype, dy.dtype, gate.dtype, up.dtype, w.dtype) &&
+               w.cols == n);
     ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == n && nd_is_float(r.dtype));
     if (nd_view_count(gate) == 0)
         return ND_OK;
@@ -224,8 +218,8 @@ static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_v
         codes ? swiglu_rmsnorm_backward_kernel<true> : swiglu_rmsnorm_backward_kernel<false>;
     const int64_t blocks = nd_min(rows, ND_ROW_BLOCKS);
     const size_t shared = codes ? 2 * columns : columns;
-    const bool wide = nd_aligned(n, dgate.data, dup.data, dy.data, gate.data) &&
-                      nd_aligned(n, up.data, w.data) && (!codes || nd_aligned(n, q.data));
+    const bool wide = nd_aligned(n, dgate.data, dup.data, dy.data, gate.data, up.data, w.data) &&
+                      (!codes || nd_aligned(n, q.data));
     void *partial;
     ND_TRY(nd_cuda_allow_shared(cuda, kernel, shared));
     ND_TRY(nd_cuda_scratch(cuda, (size_t)(blocks * n) * sizeof(float), &partial));

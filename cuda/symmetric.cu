@@ -180,7 +180,7 @@ static nd_status by_whole_product(nd_backend *b, nd_view c, nd_cview a, bool tra
 static nd_status gemm_symmetric_cuda(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
                                      nd_cview bb, float alpha, float beta, float gamma)
 {
-    ND_REQUIRE(nd_is_wide_type(c.dtype) && nd_is_wide_type(a.dtype) && nd_is_wide_type(bb.dtype));
+    ND_REQUIRE(nd_all_wide(c.dtype, a.dtype, bb.dtype));
     ND_REQUIRE((transpose_a ? a.cols : a.rows) == c.rows && c.rows == c.cols);
     ND_REQUIRE(nd_same_shape(a, bb) && (beta == 0.0f || a.rows == a.cols));
     const addends more = {nd_floats_of(bb), beta, gamma};

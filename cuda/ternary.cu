@@ -53,7 +53,7 @@ static nd_status ternary_gemm_cuda(nd_backend *b, nd_view y, nd_cview q, nd_cvie
                                    nd_cview s)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(nd_is_wide_type(y.dtype) && q.dtype == ND_I8 && a.dtype == ND_F32);
+    ND_REQUIRE(nd_all_wide(y.dtype) && q.dtype == ND_I8 && a.dtype == ND_F32);
     ND_REQUIRE(c.dtype == ND_I8 && y.rows == q.rows && a.rows == q.rows);
     ND_REQUIRE(y.cols == c.rows && q.cols == c.cols && scales_fit(c, s));
     if (y.rows * y.cols == 0)
@@ -78,7 +78,7 @@ static nd_status ternary_gemm_dx_cuda(nd_backend *b, nd_view dx, nd_cview dy, nd
                                       nd_cview s, float beta)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(nd_is_wide_type(dx.dtype) && nd_is_wide_type(dy.dtype) && c.dtype == ND_I8);
+    ND_REQUIRE(nd_all_wide(dx.dtype, dy.dtype) && c.dtype == ND_I8);
     ND_REQUIRE(dx.rows == dy.rows && dx.cols == c.cols && dy.cols == c.rows && scales_fit(c, s));
     if (dx.rows * dx.cols == 0)
         return ND_OK;
@@ -115,7 +115,7 @@ static nd_status ternary_gemm_dw_cuda(nd_backend *b, nd_view dw, nd_cview dy, nd
                                       nd_cview a, float beta)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(dw.dtype == ND_F32 && nd_is_wide_type(dy.dtype));
+    ND_REQUIRE(dw.dtype == ND_F32 && nd_all_wide(dy.dtype));
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && a.rows == q.rows && dy.rows == q.rows);
     ND_REQUIRE(dw.rows == dy.cols && dw.cols == q.cols);
     if (dw.rows * dw.cols == 0)

@@ -56,7 +56,7 @@ static nd_status momentum_cuda(nd_backend *b, nd_view u, nd_view m, nd_cview g, 
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(g);
-    ND_REQUIRE(nd_is_wide_type(u.dtype) && m.dtype == ND_F32 && nd_is_wide_type(g.dtype));
+    ND_REQUIRE(nd_all_wide(u.dtype) && m.dtype == ND_F32 && nd_all_wide(g.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(u), g) && nd_same_shape(nd_as_const(m), g));
     return ND_LAUNCH_WIDE(momentum_kernel, cuda, count, nd_floats_of(u),
                           static_cast<float *>(m.data), nd_floats_of(g), beta, scale, nesterov,
@@ -67,8 +67,7 @@ static nd_status apply_update_cuda(nd_backend *b, nd_view w, nd_cview u, const n
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(u);
-    ND_REQUIRE(nd_is_wide_type(w.dtype) && nd_is_wide_type(u.dtype) &&
-               nd_same_shape(nd_as_const(w), u));
+    ND_REQUIRE(nd_all_wide(w.dtype, u.dtype) && nd_same_shape(nd_as_const(w), u));
     return ND_LAUNCH_WIDE(apply_update_kernel, cuda, count, nd_floats_of(w), nd_floats_of(u), *p,
                           count, nd_aligned(count, w.data, u.data));
 }
@@ -78,7 +77,7 @@ static nd_status adamw_cuda(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_c
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(g);
-    ND_REQUIRE(nd_is_wide_type(w.dtype) && nd_is_wide_type(g.dtype));
+    ND_REQUIRE(nd_all_wide(w.dtype, g.dtype));
     ND_REQUIRE(m.dtype == ND_F32 && v.dtype == ND_F32 && nd_same_shape(nd_as_const(w), g));
     ND_REQUIRE(nd_same_shape(nd_as_const(m), g) && nd_same_shape(nd_as_const(v), g));
     return ND_LAUNCH_WIDE(adamw_kernel, cuda, count, nd_floats_of(w), static_cast<float *>(m.data),

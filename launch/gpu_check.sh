@@ -329,6 +329,11 @@ large_model() { # BACKWARD
         hardware.pack_ternary_weights=true \
         optimizer.master_precision=bf16 dist.deterministic=off "hardware.backward_precision=$1"
 }
+seven() { large_model int8; }
+seven_bf16() { large_model same; }
+speed_bf16() { medium_model same; }
+ops() { "$build/bench/bench_ops" --target cuda; }
+attention_speed() { "$build/bench/bench_gpu_attention" --target cuda; }
 speed() {
     local code=0
     medium_model int8 || code=1
@@ -416,27 +421,14 @@ fi
 find_nvidia >"$work/libraries"
 
 wanted build && [ -z "$pack" ] && run build 300 build_all
+# How many seconds each of the others may take.
+declare -A limits=([smoke]=40 [conformance]=80 [gradients]=40 [losses]=60 [nccl]=30 [attention]=80 [graphs]=50
+    [speed]=100 [seven]=120 [e3]=90 [ops]=40 [speed_bf16]=60 [attention_speed]=60 [seven_bf16]=120 [overlap]=150
+    [sanitizer]=150)
 for section in $sections; do
     [ ! -e "$work/without_wgmma" ] || export ND_CUDA_INT8=mma
     [ ! -e "$work/without_cudnn" ] || without=(hardware.attention_backend=builtin)
-    case $section in
-    smoke) run smoke 40 smoke ;;
-    conformance) run conformance 80 conformance ;;
-    gradients) run gradients 40 gradients ;;
-    losses) run losses 60 losses ;;
-    nccl) run nccl 30 nccl ;;
-    attention) run attention 80 attention ;;
-    graphs) run graphs 50 graphs ;;
-    speed) run speed 100 speed ;;
-    seven) run seven 120 large_model int8 ;;
-    e3) run e3 90 e3 ;;
-    ops) run ops 40 "$build/bench/bench_ops" --target cuda ;;
-    speed_bf16) run speed_bf16 60 medium_model same ;;
-    attention_speed) run attention_speed 60 "$build/bench/bench_gpu_attention" --target cuda ;;
-    seven_bf16) run seven_bf16 120 large_model same ;;
-    overlap) run overlap 150 overlap ;;
-    sanitizer) run sanitizer 150 sanitizer ;;
-    esac
+    [ "$section" = build ] || run "$section" "${limits[$section]}" "$section"
 done
 
 say ''

@@ -5,7 +5,6 @@
 
 #include <jansson.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct eval_arguments {
@@ -111,24 +110,19 @@ nd_status nd_cli_eval(int argc, char **argv)
     ND_FAIL_IF(strcmp(a.split, "val") != 0 && strcmp(a.split, "train") != 0, ND_ECONFIG,
                "--split: '%.40s' is neither val nor train", a.split);
     nd_comm *comm = NULL;
-    nd_loaded_model *loaded = calloc(1, sizeof *loaded);
+    nd_loaded_model loaded;
     nd_evaluation result = {0};
-    nd_status status = ND_OK;
-    ND_FAIL_IF(!loaded, ND_ENOMEM, "no memory for a model");
-    ND_TRY_GOTO(nd_comm_create(&comm), done);
+    ND_TRY(nd_comm_create(&comm));
     const nd_load_options options = {.checkpoint = a.checkpoint,
                                      .precision = a.precision,
                                      .threads = a.threads,
                                      .activation_quant = !a.no_activation_quant};
-    status = nd_comm_agree(comm, nd_load_model(&options, comm, loaded));
+    nd_status status = nd_comm_agree(comm, nd_load_model(&options, comm, &loaded));
     if (status == ND_OK) {
-        status = nd_comm_agree(comm, evaluate(&a, comm, loaded, &result));
+        status = nd_comm_agree(comm, evaluate(&a, comm, &loaded, &result));
         if (status == ND_OK && comm->rank == 0)
-            status = print(&a, loaded, &result);
-        nd_loaded_model_release(loaded);
+            status = print(&a, &loaded, &result);
+        nd_loaded_model_release(&loaded);
     }
-    status = nd_cli_shutdown(comm, status);
-done:
-    free(loaded);
-    return status;
+    return nd_cli_shutdown(comm, status);
 }

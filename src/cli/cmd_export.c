@@ -2,7 +2,6 @@
 #include "cli/cli.h"
 #include "exchange/export.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct export_arguments {
@@ -31,36 +30,37 @@ static nd_status find_type(const char *format, const char *type, const char *con
 }
 
 /* `directory` [ND_CHECKPOINT_PATH_MAX] is then that of the checkpoint. */
-static nd_status export_once(const export_arguments *a, nd_source *s, char *directory)
+static nd_status export_once(const export_arguments *a, char *directory)
 {
     static const char *const gguf_types[] = {"tq2_0", "tq1_0", "q2_0", "f16", "f32"};
     static const char *const tensor_types[] = {"bf16", "f32"};
     const bool gguf = strcmp(a->format, "gguf") == 0;
     size_t type;
+    nd_source s;
     ND_FAIL_IF(!gguf && strcmp(a->format, "safetensors") != 0, ND_ECONFIG,
                "--format '%.40s' is neither gguf nor safetensors", a->format);
     if (gguf)
         ND_TRY(find_type("gguf", a->type, gguf_types, 5, &type));
     else
         ND_TRY(find_type("safetensors", a->type, tensor_types, 2, &type));
-    const nd_status opened = nd_source_open(a->checkpoint, s);
-    strcpy(directory, s->directory);
+    const nd_status opened = nd_source_open(a->checkpoint, &s);
+    strcpy(directory, s.directory);
     ND_TRY(opened);
-    const nd_status status = gguf ? nd_export_gguf(s, (nd_gguf_export_type)type, a->out)
-                                  : nd_export_safetensors(s, type == 0, a->out);
+    const nd_status status = gguf ? nd_export_gguf(&s, (nd_gguf_export_type)type, a->out)
+                                  : nd_export_safetensors(&s, type == 0, a->out);
     if (status == ND_OK)
-        printf("exported %s to %s (%s, %s)\n", s->directory, a->out, a->format,
+        printf("exported %s to %s (%s, %s)\n", s.directory, a->out, a->format,
                gguf ? gguf_types[type] : tensor_types[type]);
-    nd_source_close(s);
+    nd_source_close(&s);
     return status;
 }
 
-static nd_status export(const export_arguments *a, nd_source *s)
+static nd_status export(const export_arguments *a)
 {
     char directory[ND_CHECKPOINT_PATH_MAX] = "";
     for (int attempt = 0; attempt < 2; attempt++) {
         nd_error_clear();
-        const nd_status status = export_once(a, s, directory);
+        const nd_status status = export_once(a, directory);
         if (status == ND_OK || !nd_checkpoint_gone(directory))
             return status;
     }
@@ -86,9 +86,5 @@ nd_status nd_cli_export(int argc, char **argv)
     ND_ARGS_PARSE(command, argc, argv, NULL);
     ND_FAIL_IF(!a.checkpoint || !a.out, ND_ECONFIG,
                "export needs --checkpoint DIR and --out PATH (see --help)");
-    nd_source *source = malloc(sizeof *source);
-    ND_FAIL_IF(!source, ND_ENOMEM, "no memory for an export");
-    const nd_status status = export(&a, source);
-    free(source);
-    return status;
+    return export(&a);
 }

@@ -166,13 +166,8 @@ nd_status nd_cli_grad(int argc, char **argv)
     int64_t rows = 0, cols = 0;
     ND_TRY(nd_hdf5_read_tokens(a.tokens, "/tokens", &tokens, &rows, &cols));
     nd_comm *comm = NULL;
-    nd_loaded_model *loaded = calloc(1, sizeof *loaded);
-    nd_status status = ND_OK;
-    if (!loaded) {
-        free(tokens);
-        return ND_FAIL(ND_ENOMEM, "no memory for a model");
-    }
-    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
+    nd_loaded_model loaded;
+    nd_status status = nd_comm_create_solo(&comm);
     const nd_load_options options = {.checkpoint = a.checkpoint,
                                      .precision = a.precision,
                                      .target = a.target,
@@ -181,12 +176,12 @@ nd_status nd_cli_grad(int argc, char **argv)
                                      .extra_heads = true,
                                      .micro_batch = rows,
                                      .seq_length = cols - 1};
-    ND_TRY_GOTO(nd_load_model(&options, comm, loaded), done);
-    status = compute(&a, loaded, tokens, rows, cols);
-    nd_loaded_model_release(loaded);
-done:
+    ND_IF_OK(nd_load_model(&options, comm, &loaded));
+    if (status == ND_OK) {
+        status = compute(&a, &loaded, tokens, rows, cols);
+        nd_loaded_model_release(&loaded);
+    }
     nd_comm_destroy(comm);
-    free(loaded);
     free(tokens);
     return status;
 }

@@ -195,27 +195,24 @@ static nd_status plan_and_print(const nd_config_arguments *source, int ranks, bo
     const size_t memory = device_memory > 0 ? device_memory / 10 * 9 : SIZE_MAX;
     nd_plan_machine machine = {0};
     choices chosen = {0};
-    nd_config *config = calloc(1, sizeof *config);
-    nd_plan plan = {0};
-    nd_status status = ND_CHECK(config, ND_ENOMEM, "no memory for the configuration");
-    ND_TRY_GOTO(status, done);
-    ND_TRY_GOTO(nd_config_arguments_load(source, config), done);
-    if (config->old_names[0])
-        fprintf(stderr, "config: old names, still accepted: %s\n", config->old_names);
-    ND_TRY_GOTO(nd_config_check_model(config), done);
+    nd_config config;
+    nd_plan plan;
+    ND_TRY(nd_config_arguments_load(source, &config));
+    if (config.old_names[0])
+        fprintf(stderr, "config: old names, still accepted: %s\n", config.old_names);
+    ND_TRY(nd_config_check_model(&config));
     if (given->bandwidth != 0.0) {
-        ND_TRY_GOTO(describe_machine(config, given, ranks, &machine), done);
-        ND_TRY_GOTO(choose_as_a_run(config, ranks, &machine, memory, &chosen), done);
+        ND_TRY(describe_machine(&config, given, ranks, &machine));
+        ND_TRY(choose_as_a_run(&config, ranks, &machine, memory, &chosen));
     }
-    ND_TRY_GOTO(nd_plan_create(config, ranks, &plan), done);
+    nd_status status = nd_plan_create(&config, ranks, &plan);
     if (workspace)
-        ND_TRY_GOTO(nd_plan_measure_workspace(config, &plan), done);
-    nd_plan_print(&plan, config, device_memory, stdout);
+        ND_IF_OK(nd_plan_measure_workspace(&config, &plan));
+    if (status == ND_OK)
+        nd_plan_print(&plan, &config, device_memory, stdout);
     if (given->bandwidth != 0.0)
-        ND_TRY_GOTO(predict_time(config, given, ranks, &machine, &chosen), done);
-done:
+        ND_IF_OK(predict_time(&config, given, ranks, &machine, &chosen));
     nd_plan_destroy(&plan);
-    free(config);
     return status;
 }
 

@@ -124,12 +124,6 @@ static nd_status check_logits(const char *path, int64_t vocabulary)
                     path, (long long)vocabulary);
 }
 
-static nd_status open_logits(const char *path, int64_t vocabulary, nd_out_file **file)
-{
-    ND_TRY(check_logits(path, vocabulary));
-    return nd_out_file_create(path, file);
-}
-
 static nd_status sample(const sample_arguments *a, const nd_loaded_model *l)
 {
     ND_FAIL_IF(a->ids && a->stop && a->stop[0], ND_ECONFIG,
@@ -138,8 +132,10 @@ static nd_status sample(const sample_arguments *a, const nd_loaded_model *l)
                     .sampling = {a->temperature, a->top_k, (uint64_t)a->seed},
                     .ids = a->ids,
                     .stop = a->stop};
-    if (a->logits)
-        ND_TRY(open_logits(a->logits, l->config.model.vocab_size, &s.logits_out));
+    if (a->logits) {
+        ND_TRY(check_logits(a->logits, l->config.model.vocab_size));
+        ND_TRY(nd_out_file_create(a->logits, &s.logits_out));
+    }
     nd_status status = nd_sampler_open(&s);
     if (status == ND_OK) {
         status = a->chat ? run_chat(a, &s) : generate(a, &s);
@@ -154,20 +150,18 @@ static nd_status sample(const sample_arguments *a, const nd_loaded_model *l)
 static nd_status load_and_sample(const sample_arguments *a)
 {
     nd_comm *comm = NULL;
-    nd_loaded_model *loaded = calloc(1, sizeof *loaded);
-    ND_FAIL_IF(!loaded, ND_ENOMEM, "no memory for a model");
+    nd_loaded_model loaded;
     nd_status status = nd_comm_create_solo(&comm);
     const nd_load_options options = {.checkpoint = a->checkpoint,
                                      .precision = a->precision,
                                      .threads = a->threads,
                                      .activation_quant = !a->no_activation_quant};
-    ND_IF_OK(nd_load_model(&options, comm, loaded));
+    ND_IF_OK(nd_load_model(&options, comm, &loaded));
     if (status == ND_OK) {
-        status = sample(a, loaded);
-        nd_loaded_model_release(loaded);
+        status = sample(a, &loaded);
+        nd_loaded_model_release(&loaded);
     }
     nd_comm_destroy(comm);
-    free(loaded);
     return status;
 }
 

@@ -64,12 +64,6 @@ static nd_status run_train(int argc, char **argv)
     return train(&o);
 }
 
-static nd_status open_input(const char *path, FILE **file)
-{
-    *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rbe");
-    return ND_CHECK(*file, ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
-}
-
 static nd_status print_tokens(const nd_tokenizer *tokenizer, const char *text, size_t bytes)
 {
     int32_t *ids;
@@ -144,10 +138,11 @@ static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
 static nd_status convert_file(const char *model, const char *path,
                               nd_status (*code)(const nd_tokenizer *, FILE *, const char *))
 {
-    FILE *file;
     nd_tokenizer *tokenizer;
     ND_TRY(nd_tokenizer_open(model, &tokenizer));
-    nd_status status = open_input(path, &file);
+    FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rbe");
+    nd_status status =
+        ND_CHECK(file, ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
     if (status == ND_OK) {
         status = code(tokenizer, file, file == stdin ? "(standard input)" : path);
         if (file != stdin)

@@ -5,7 +5,6 @@
 #include "train/train.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct train_arguments {
@@ -46,14 +45,11 @@ static nd_status load_config(const train_arguments *a, nd_config *config)
 /* For what starts and watches a run (launch/run.sh): without ranks. */
 static nd_status print_run_dir(const train_arguments *a)
 {
-    nd_config *config = calloc(1, sizeof *config);
-    nd_status status = ND_CHECK(config, ND_ENOMEM, "no memory for the configuration");
-    ND_IF_OK(nd_config_arguments_load(&a->source, config));
-    ND_IF_OK(apply_flags(config, a));
-    if (status == ND_OK)
-        printf("%s\n", config->logging.run_dir);
-    free(config);
-    return status;
+    nd_config config;
+    ND_TRY(nd_config_arguments_load(&a->source, &config));
+    ND_TRY(apply_flags(&config, a));
+    printf("%s\n", config.logging.run_dir);
+    return ND_OK;
 }
 
 nd_status nd_cli_train(int argc, char **argv)
@@ -105,19 +101,12 @@ nd_status nd_cli_train(int argc, char **argv)
     ND_FAIL_IF(a.new_data && strcmp(a.resume, "none") == 0, ND_ECONFIG,
                "--new-data is for a run that is continued: give --resume auto or DIR, too");
     ND_TRY(nd_signals_start());
-    nd_train_options *options = calloc(1, sizeof *options);
-    ND_FAIL_IF(!options, ND_ENOMEM, "no memory for the configuration");
-    options->resume = a.resume;
-    options->new_data = a.new_data;
+    nd_train_options options = {.resume = a.resume, .new_data = a.new_data};
     nd_comm *comm = NULL;
-    nd_status status = ND_OK;
-    ND_TRY_GOTO(nd_comm_create(&comm), done);
-    status = nd_comm_agree(comm, load_config(&a, &options->config));
-    ND_IF_OK(nd_train(options, comm));
+    ND_TRY(nd_comm_create(&comm));
+    nd_status status = nd_comm_agree(comm, load_config(&a, &options.config));
+    ND_IF_OK(nd_train(&options, comm));
     fflush(stdout);
     nd_cli_discard_output();
-    status = nd_cli_shutdown(comm, status);
-done:
-    free(options);
-    return status;
+    return nd_cli_shutdown(comm, status);
 }

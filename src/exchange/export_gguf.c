@@ -3,7 +3,6 @@
 #include "core/base/float_formats.h"
 #include "exchange/export.h"
 #include "exchange/ggml_types.h"
-#include "exchange/gguf_vocabulary.h"
 #include "exchange/gguf_write.h"
 #include "exchange/ternary_blocks.h"
 #include "train/run/libraries.h"
@@ -69,6 +68,69 @@ static void put_float(nd_gguf_writer *w, const char *arch, const char *key, doub
     nd_gguf_put_f32(w, name, (float)value);
 }
 
+/* llama.cpp's token types are SentencePiece's, and 5 for tokens that are never used. */
+enum { TYPE_UNUSED = 5, UNUSED_NAME_MAX = 32 };
+
+static int32_t unknown_piece(const nd_model_file *vocabulary)
+{
+    for (int i = 0; i < vocabulary->count; i++)
+        if (vocabulary->pieces[i].type == ND_PIECE_UNKNOWN)
+            return i;
+    return -1;
+}
+
+static void put_special_tokens(nd_gguf_writer *w, const nd_model_file *v)
+{
+    const int start = v->eos >= 0 ? v->eos : v->bos, unknown = unknown_piece(v);
+    if (start >= 0)
+        nd_gguf_put_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)start);
+    if (v->eos >= 0)
+        nd_gguf_put_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)v->eos);
+    if (unknown >= 0)
+        nd_gguf_put_u32(w, "tokenizer.ggml.unknown_token_id", (uint32_t)unknown);
+    nd_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", start >= 0);
+    nd_gguf_put_bool(w, "tokenizer.ggml.add_eos_token", false);
+    nd_gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", false);
+    nd_gguf_put_bool(w, "tokenizer.ggml.remove_extra_whitespaces", false);
+}
+
+/* The SentencePiece vocabulary for llama.cpp's tokenizer "llama": rows of the model beyond it
+ * become unused tokens. The document separator, </s>, with which every training sequence and prompt
+ * begins, is named as the token to begin with. */
+static nd_status put_vocabulary(nd_gguf_writer *w, const nd_model_file *v, int64_t vocab_size)
+{
+    const size_t count = (size_t)vocab_size;
+    float *scores = calloc(count, sizeof *scores);
+    int32_t *types = calloc(count, sizeof *types);
+    if (!scores || !types) {
+        free(scores);
+        free(types);
+        return ND_FAIL(ND_ENOMEM, "no memory for a vocabulary of %zu tokens", count);
+    }
+    nd_gguf_put_text(w, "tokenizer.ggml.model", "llama");
+    nd_gguf_put_text(w, "tokenizer.ggml.pre", "default");
+    nd_gguf_put_texts(w, "tokenizer.ggml.tokens", count);
+    for (int64_t i = 0; i < vocab_size; i++) {
+        if (i < v->count) {
+            const nd_piece *piece = &v->pieces[i];
+            nd_gguf_put_element(w, piece->name, piece->name_bytes);
+            scores[i] = piece->score;
+            types[i] = (int32_t)piece->type;
+        } else {
+            char name[UNUSED_NAME_MAX];
+            const int bytes = snprintf(name, sizeof name, "[UNUSED%lld]", (long long)i);
+            nd_gguf_put_element(w, name, (size_t)bytes);
+            types[i] = TYPE_UNUSED;
+        }
+    }
+    nd_gguf_put_f32s(w, "tokenizer.ggml.scores", scores, count);
+    nd_gguf_put_i32s(w, "tokenizer.ggml.token_type", types, count);
+    put_special_tokens(w, v);
+    free(scores);
+    free(types);
+    return ND_OK;
+}
+
 static nd_status put_metadata(const nd_source *s, const file_type *f, nd_gguf_writer *w)
 {
     const nd_model_config *m = &s->model;
@@ -94,7 +156,7 @@ static nd_status put_metadata(const nd_source *s, const file_type *f, nd_gguf_wr
     put_number(w, arch, "rope.dimension_count", m->head_dim);
     put_float(w, arch, "rope.freq_base", m->rope_base);
     if (s->has_tokenizer)
-        return nd_gguf_put_vocabulary(w, &s->vocabulary, m->vocab_size);
+        return put_vocabulary(w, &s->vocabulary, m->vocab_size);
     nd_gguf_put_text(w, "tokenizer.ggml.model", "none");
     return ND_OK;
 }

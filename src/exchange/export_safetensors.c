@@ -13,11 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool is_vector(const nd_param *p)
-{
-    return p->role == ND_ROLE_NORM;
-}
-
 /* The scales as JSON text, for ND_HF_SCALES_KEY. */
 static nd_status scales_text(const nd_source *s, char **text)
 {
@@ -96,7 +91,7 @@ static nd_status write_model(const nd_source *s, bool bf16, const char *path,
         const nd_param *p = &s->params.list[i];
         char name[ND_HF_NAME_MAX];
         nd_hf_name(p, name);
-        ND_TRY(nd_safetensors_put_tensor(w, name, bf16, p->rows, p->cols, is_vector(p)));
+        ND_TRY(nd_safetensors_put_tensor(w, name, bf16, p->rows, p->cols, p->role == ND_ROLE_NORM));
     }
     ND_TRY(nd_safetensors_writer_start(w, path));
     for (int64_t i = 0; i < s->params.count; i++)

@@ -143,11 +143,6 @@ void nd_gguf_put_element(nd_gguf_writer *w, const char *text, size_t bytes)
     put_text(&w->pairs, text, bytes);
 }
 
-static size_t padded(size_t bytes)
-{
-    return (bytes + ND_GGUF_ALIGNMENT - 1) / ND_GGUF_ALIGNMENT * ND_GGUF_ALIGNMENT;
-}
-
 void nd_gguf_put_tensor(nd_gguf_writer *w, const char *name, uint32_t type, int64_t rows,
                         int64_t cols, bool vector)
 {
@@ -165,7 +160,7 @@ void nd_gguf_put_tensor(nd_gguf_writer *w, const char *name, uint32_t type, int6
         put_u64(&w->tensors, (uint64_t)rows);
     put_u32(&w->tensors, type);
     put_u64(&w->tensors, w->next);
-    w->next += padded(size);
+    w->next += (size + ND_GGUF_ALIGNMENT - 1) / ND_GGUF_ALIGNMENT * ND_GGUF_ALIGNMENT;
     w->sizes[w->tensor_count++] = size;
 }
 

@@ -148,9 +148,16 @@ nd_status nd_muon_direction(nd_backend *b, const nd_state *state, nd_cview g,
     return nd_muon_orthogonalize(b, p->method, p->iterations, &s, o);
 }
 
-float nd_muon_scale(int64_t rows, int64_t cols)
+nd_status nd_muon_apply(nd_backend *b, nd_view w, nd_cview o, const nd_muon_params *p)
 {
-    return 0.2f * sqrtf((float)(rows > cols ? rows : cols));
+    const float scale = 0.2f * sqrtf((float)(w.rows > w.cols ? w.rows : w.cols));
+    const nd_update_params update = {
+        .step_size = p->learning_rate * scale,
+        .decay = p->learning_rate * p->weight_decay,
+        .cautious_decay = p->cautious_decay,
+        .rounding_key = p->rounding_key,
+    };
+    return b->ops.apply_update(b, w, o, &update);
 }
 
 nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *state, nd_cview g,
@@ -158,13 +165,7 @@ nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *state, nd_cvi
 {
     nd_view o;
     ND_TRY(nd_muon_direction(b, state, g, p, scratch, &o));
-    const nd_update_params update = {
-        .step_size = p->learning_rate * nd_muon_scale(w.rows, w.cols),
-        .decay = p->learning_rate * p->weight_decay,
-        .cautious_decay = p->cautious_decay,
-        .rounding_key = p->rounding_key,
-    };
-    return b->ops.apply_update(b, w, nd_as_const(o), &update);
+    return nd_muon_apply(b, w, nd_as_const(o), p);
 }
 
 double nd_muon_flops(int64_t rows, int64_t cols, int iterations)

@@ -42,11 +42,10 @@ nd_status nd_muon_direction(nd_backend *b, const nd_state *m, nd_cview g,
                             const nd_muon_params *params, const nd_muon_scratch *scratch,
                             nd_view *o);
 
-/* The update's size relative to the learning rate: 0.2 sqrt(max(rows, cols)). */
-float nd_muon_scale(int64_t rows, int64_t cols);
+/* w = w - lr wd w - lr 0.2 sqrt(max(rows, cols)) o.   w: f32 or bf16 [rows, cols]. */
+nd_status nd_muon_apply(nd_backend *b, nd_view w, nd_cview o, const nd_muon_params *params);
 
-/* m = beta m + g; u = g + beta m (Nesterov); o = orthogonalize(u);
- * w = w - lr wd w - lr 0.2 sqrt(max(rows, cols)) o.   w: f32 or bf16; g: f32. */
+/* nd_muon_direction, then nd_muon_apply. */
 nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *m, nd_cview g,
                          const nd_muon_params *params, const nd_muon_scratch *scratch);
 

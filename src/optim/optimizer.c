@@ -309,12 +309,6 @@ static nd_status update_muon(nd_optimizer *o, int64_t index, nd_view master, nd_
     const bool whole = !nd_optimizer_takes_projected(o, index);
     if (!state->galore)
         return nd_muon_update(o->backend, master, &state->first, gradient, p, &o->scratch);
-    const nd_update_params update = {
-        .step_size = p->learning_rate * nd_muon_scale(master.rows, master.cols),
-        .decay = p->learning_rate * p->weight_decay,
-        .cautious_decay = p->cautious_decay,
-        .rounding_key = p->rounding_key,
-    };
     nd_view direction, lifted;
     nd_cview reduced = gradient;
     if (whole) {
@@ -327,7 +321,7 @@ static nd_status update_muon(nd_optimizer *o, int64_t index, nd_view master, nd_
     ND_TRY(lift(o, index, nd_as_const(direction), o->config->optimizer.galore_scale, &lifted));
     if (whole)
         ND_TRY(add_residual(o, index, lifted, gradient, reduced, p));
-    return o->backend->ops.apply_update(o->backend, master, nd_as_const(lifted), &update);
+    return nd_muon_apply(o->backend, master, nd_as_const(lifted), p);
 }
 
 static nd_status adamw(nd_optimizer *o, const param_state *state, nd_view w, nd_cview gradient,

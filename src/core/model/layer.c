@@ -195,22 +195,23 @@ static nd_status gate_and_up(const nd_layer_pass *p)
     return project(p, p->acts->up, &input, ND_FFN_UP);
 }
 
-/* The scratch cut to `rows` tokens. */
-static nd_layer_scratch scratch_rows(const nd_layer_scratch *scratch, int64_t rows)
+/* The pass with its scratch cut to `rows` tokens, which *s holds. */
+static nd_layer_pass cut_scratch(const nd_layer_pass *pass, int64_t rows, nd_layer_scratch *s)
 {
-    nd_layer_scratch out = *scratch;
-    nd_view *const views[] = {&out.hidden, &out.heads, &out.dq, &out.dk, &out.dv, &out.wide};
+    nd_layer_pass cut = *pass;
+    nd_view *const views[] = {&s->hidden, &s->heads, &s->dq, &s->dk, &s->dv, &s->wide};
+    *s = *pass->scratch;
     for (size_t i = 0; i < sizeof views / sizeof *views; i++)
         views[i]->rows = rows;
-    return out;
+    cut.scratch = s;
+    return cut;
 }
 
 nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next)
 {
-    const nd_layer_scratch scratch = scratch_rows(pass->scratch, x_next.rows);
-    nd_layer_pass p = *pass;
+    nd_layer_scratch scratch;
+    const nd_layer_pass p = cut_scratch(pass, x_next.rows, &scratch);
     nd_linear_input input;
-    p.scratch = &scratch;
     ND_TRY(norm_of(&p, p.acts->x, ND_ATTN_NORM, &input));
     ND_TRY(keys_and_values(&p, &input));
     ND_TRY(queries(&p, &input));
@@ -262,17 +263,17 @@ static nd_status compact_checkpoint(const nd_layer_pass *p, nd_layer_activations
 }
 
 /* Up to x_mid. */
-static nd_status recompute_attention_half(nd_layer_pass p, nd_layer_activations *part)
+static nd_status recompute_attention_half(const nd_layer_pass *whole, nd_layer_activations *part)
 {
+    nd_layer_scratch scratch;
     nd_linear_input input;
-    ND_TRY(norm_of(&p, part->x, ND_ATTN_NORM, &input));
-    ND_TRY(keys_and_values(&p, &input));
-    if (p.rows.data) {
-        ND_TRY(compact_checkpoint(&p, part));
-        ND_TRY(norm_of(&p, part->x, ND_ATTN_NORM, &input));
+    ND_TRY(norm_of(whole, part->x, ND_ATTN_NORM, &input));
+    ND_TRY(keys_and_values(whole, &input));
+    if (whole->rows.data) {
+        ND_TRY(compact_checkpoint(whole, part));
+        ND_TRY(norm_of(whole, part->x, ND_ATTN_NORM, &input));
     }
-    const nd_layer_scratch scratch = scratch_rows(p.scratch, part->x.rows);
-    p.scratch = &scratch;
+    const nd_layer_pass p = cut_scratch(whole, part->x.rows, &scratch);
     ND_TRY(queries(&p, &input));
     if (p.config->recompute_attention)
         ND_TRY(attention_forward(&p));
@@ -285,7 +286,7 @@ nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *pa
     *part = *pass->acts;
     p.acts = part;
     if (p.config->checkpointing)
-        ND_TRY(recompute_attention_half(p, part));
+        ND_TRY(recompute_attention_half(&p, part));
     else if (p.rows.data)
         ND_TRY(compact_narrow(p.backend, p.rows, part));
     return gate_and_up(&p);
@@ -339,62 +340,48 @@ static nd_status ffn_output_backward(const nd_layer_pass *p, nd_view dx,
                  : ND_OK;
 }
 
-static nd_status ffn_backward(const nd_layer_pass *p, nd_view dx, const nd_layer_gradients *g,
-                              float beta)
-{
-    const nd_layer_activations *acts = p->acts;
-    const nd_view dgate = acts->gate, dup = acts->up, dn = p->scratch->hidden;
-    nd_linear_input input;
-    ND_TRY(ffn_output_backward(p, dx, g, beta));
-    ND_TRY(norm_of(p, acts->x_mid, ND_FFN_NORM, &input));
-    ND_TRY(projection_backward(p, ND_FFN_GATE, &input, dgate, dn, 0.0f, g, beta));
-    ND_TRY(projection_backward(p, ND_FFN_UP, &input, dup, dn, 1.0f, g, beta));
-    return norm_backward(p, dx, nd_as_const(dn), acts->x_mid, ND_FFN_NORM, input.r, g, 1.0f);
-}
-
-static nd_status attention_backward(const nd_layer_pass *p, nd_view dx, const nd_layer_gradients *g,
-                                    float beta)
-{
-    nd_backend *b = p->backend;
-    const nd_layer_activations *acts = p->acts;
-    const nd_layer_scratch *s = p->scratch;
-    const nd_view dout = s->heads, dn = s->hidden;
-    nd_linear_input input;
-    ND_TRY(attention_output_input(p, &input));
-    ND_TRY(projection_backward(p, ND_ATTN_OUTPUT, &input, dx, s->dq, 0.0f, g, beta));
-    if (p->config->arch == ND_ARCH_BITNET)
-        ND_TRY(norm_backward(p, dout, nd_as_const(s->dq), acts->o, ND_ATTN_SUB_NORM, input.r, g,
-                             0.0f));
-    else
-        ND_TRY(b->ops.axpby(b, dout, 1.0f, nd_as_const(s->dq), 0.0f));
-    const nd_attention_shape shape = attention_shape(p);
-    ND_TRY(b->ops.attention_backward(
-        b, s->dq, s->dk, s->dv, nd_as_const(dout), nd_as_const(acts->o), nd_as_const(acts->lse),
-        nd_as_const(acts->q), nd_as_const(acts->k), nd_as_const(acts->v), &shape));
-    const nd_rope_params rope = rope_params(p, true);
-    ND_TRY(b->ops.rope(b, s->dq, &rope));
-    ND_TRY(b->ops.rope(b, s->dk, &rope));
-    ND_TRY(norm_of(p, acts->x, ND_ATTN_NORM, &input));
-    ND_TRY(projection_backward(p, ND_ATTN_Q, &input, s->dq, dn, 0.0f, g, beta));
-    ND_TRY(projection_backward(p, ND_ATTN_K, &input, s->dk, dn, 1.0f, g, beta));
-    ND_TRY(projection_backward(p, ND_ATTN_V, &input, s->dv, dn, 1.0f, g, beta));
-    return norm_backward(p, dx, nd_as_const(dn), acts->x, ND_ATTN_NORM, input.r, g, 1.0f);
-}
-
 nd_status nd_layer_ffn_backward(const nd_layer_pass *pass, nd_view dx, const nd_layer_gradients *g,
                                 float beta)
 {
-    const nd_layer_scratch scratch = scratch_rows(pass->scratch, dx.rows);
-    nd_layer_pass p = *pass;
-    p.scratch = &scratch;
-    return ffn_backward(&p, dx, g, beta);
+    nd_layer_scratch scratch;
+    const nd_layer_pass p = cut_scratch(pass, dx.rows, &scratch);
+    const nd_layer_activations *acts = p.acts;
+    const nd_view dgate = acts->gate, dup = acts->up, dn = p.scratch->hidden;
+    nd_linear_input input;
+    ND_TRY(ffn_output_backward(&p, dx, g, beta));
+    ND_TRY(norm_of(&p, acts->x_mid, ND_FFN_NORM, &input));
+    ND_TRY(projection_backward(&p, ND_FFN_GATE, &input, dgate, dn, 0.0f, g, beta));
+    ND_TRY(projection_backward(&p, ND_FFN_UP, &input, dup, dn, 1.0f, g, beta));
+    return norm_backward(&p, dx, nd_as_const(dn), acts->x_mid, ND_FFN_NORM, input.r, g, 1.0f);
 }
 
 nd_status nd_layer_attention_backward(const nd_layer_pass *pass, nd_view dx,
                                       const nd_layer_gradients *g, float beta)
 {
-    const nd_layer_scratch scratch = scratch_rows(pass->scratch, dx.rows);
-    nd_layer_pass p = *pass;
-    p.scratch = &scratch;
-    return attention_backward(&p, dx, g, beta);
+    nd_layer_scratch scratch;
+    const nd_layer_pass p = cut_scratch(pass, dx.rows, &scratch);
+    nd_backend *b = p.backend;
+    const nd_layer_activations *acts = p.acts;
+    const nd_view dout = scratch.heads, dn = scratch.hidden;
+    nd_linear_input input;
+    ND_TRY(attention_output_input(&p, &input));
+    ND_TRY(projection_backward(&p, ND_ATTN_OUTPUT, &input, dx, scratch.dq, 0.0f, g, beta));
+    if (p.config->arch == ND_ARCH_BITNET)
+        ND_TRY(norm_backward(&p, dout, nd_as_const(scratch.dq), acts->o, ND_ATTN_SUB_NORM, input.r,
+                             g, 0.0f));
+    else
+        ND_TRY(b->ops.axpby(b, dout, 1.0f, nd_as_const(scratch.dq), 0.0f));
+    const nd_attention_shape shape = attention_shape(&p);
+    ND_TRY(b->ops.attention_backward(b, scratch.dq, scratch.dk, scratch.dv, nd_as_const(dout),
+                                     nd_as_const(acts->o), nd_as_const(acts->lse),
+                                     nd_as_const(acts->q), nd_as_const(acts->k),
+                                     nd_as_const(acts->v), &shape));
+    const nd_rope_params rope = rope_params(&p, true);
+    ND_TRY(b->ops.rope(b, scratch.dq, &rope));
+    ND_TRY(b->ops.rope(b, scratch.dk, &rope));
+    ND_TRY(norm_of(&p, acts->x, ND_ATTN_NORM, &input));
+    ND_TRY(projection_backward(&p, ND_ATTN_Q, &input, scratch.dq, dn, 0.0f, g, beta));
+    ND_TRY(projection_backward(&p, ND_ATTN_K, &input, scratch.dk, dn, 1.0f, g, beta));
+    ND_TRY(projection_backward(&p, ND_ATTN_V, &input, scratch.dv, dn, 1.0f, g, beta));
+    return norm_backward(&p, dx, nd_as_const(dn), acts->x, ND_ATTN_NORM, input.r, g, 1.0f);
 }

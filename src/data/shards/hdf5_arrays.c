@@ -31,21 +31,42 @@ static nd_status narrow(const char *path, const char *name, const int64_t *wide,
     return ND_OK;
 }
 
+bool nd_hdf5_shape(int64_t dataset, int64_t shape[2])
+{
+    hsize_t extents[2] = {0, 0};
+    const hid_t space = H5Dget_space(dataset);
+    const bool matrix = H5Sget_simple_extent_ndims(space) == 2 &&
+                        H5Sget_simple_extent_dims(space, extents, NULL) == 2;
+    H5Sclose(space);
+    for (int d = 0; d < 2; d++)
+        shape[d] = (int64_t)extents[d];
+    return matrix;
+}
+
+bool nd_hdf5_put_text(int64_t object, const char *name, const char *text)
+{
+    const hid_t space = H5Screate(H5S_SCALAR), type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(type, strlen(text) + 1);
+    const hid_t attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    const bool ok = H5Awrite(attribute, type, text) >= 0;
+    H5Aclose(attribute);
+    H5Tclose(type);
+    H5Sclose(space);
+    return ok;
+}
+
 static nd_status read_matrix(hid_t dataset, const char *path, const char *name, int32_t **values,
                              int64_t *rows, int64_t *cols)
 {
-    hsize_t shape[2] = {0, 0};
-    const hid_t space = H5Dget_space(dataset), type = H5Dget_type(dataset);
+    int64_t shape[2];
+    const hid_t type = H5Dget_type(dataset);
     const bool integer = H5Tget_class(type) == H5T_INTEGER;
-    const bool matrix = H5Sget_simple_extent_ndims(space) == 2 &&
-                        H5Sget_simple_extent_dims(space, shape, NULL) == 2;
-    H5Sclose(space);
     H5Tclose(type);
-    ND_FAIL_IF(!integer || !matrix || shape[0] == 0 || shape[1] < 2 || shape[0] > INT32_MAX ||
-                   shape[1] > INT32_MAX,
+    ND_FAIL_IF(!nd_hdf5_shape(dataset, shape) || !integer || shape[0] == 0 || shape[1] < 2 ||
+                   shape[0] > INT32_MAX || shape[1] > INT32_MAX,
                ND_EDATA, "%s: %s is not a matrix of integers [batch, seq_length + 1]", path, name);
-    *rows = (int64_t)shape[0];
-    *cols = (int64_t)shape[1];
+    *rows = shape[0];
+    *cols = shape[1];
     const int64_t count = *rows * *cols;
     int64_t *wide = reallocarray(NULL, (size_t)*rows, (size_t)*cols * sizeof *wide);
     *values = reallocarray(NULL, (size_t)*rows, (size_t)*cols * sizeof **values);

@@ -27,5 +27,11 @@ nd_status nd_hdf5_out_write(nd_hdf5_out *out, const char *name, nd_cview values)
 /* Closes the file and renames it to its path, or removes it unless `keep`. Frees `out`. */
 nd_status nd_hdf5_out_close(nd_hdf5_out *out, bool keep);
 
+/* The parts of this for other files of this program, whose caller holds HDF5's lock: the shape of a
+ * dataset, false and zeros if that is no matrix; and adding a text to a file or dataset as an
+ * attribute, false if HDF5 cannot. */
+bool nd_hdf5_shape(int64_t dataset, int64_t shape[2]);
+bool nd_hdf5_put_text(int64_t object, const char *name, const char *text);
+
 /* The version of the HDF5 library in use: "1.10.8". */
 void nd_hdf5_version(char *text, size_t size);

@@ -291,17 +291,15 @@ static nd_status open_file(const char *path, hid_t *file)
 nd_status nd_shard_open(const char *path, nd_shard *shard)
 {
     ND_HDF5_LOCKED();
-    nd_status status;
     hid_t file = H5I_INVALID_HID;
     *shard = (nd_shard){.fd = -1};
     nd_hdf5_start();
     ND_TRY(open_file(path, &file));
     shard->path = strdup(path);
-    ND_FAIL_GOTO(!shard->path, done, ND_ENOMEM, "%s: no memory for its name", path);
-    ND_TRY_GOTO(read_attributes(file, shard), done);
-    ND_TRY_GOTO(with_dataset(file, shard, ND_SHARD_TOKENS, open_tokens), done);
-    ND_TRY_GOTO(with_dataset(file, shard, ND_SHARD_DOC_OFFSETS, check_documents), done);
-done:
+    nd_status status = ND_CHECK(shard->path, ND_ENOMEM, "%s: no memory for its name", path);
+    ND_IF_OK(read_attributes(file, shard));
+    ND_IF_OK(with_dataset(file, shard, ND_SHARD_TOKENS, open_tokens));
+    ND_IF_OK(with_dataset(file, shard, ND_SHARD_DOC_OFFSETS, check_documents));
     H5Fclose(file);
     if (status != ND_OK)
         nd_shard_close(shard);

@@ -1,6 +1,7 @@
 #include "data/shards/shard_writer.h"
 
 #include "core/base/durable_file.h"
+#include "data/shards/hdf5_arrays.h"
 #include "data/shards/hdf5_errors.h"
 #include "data/shards/hdf5_lock.h"
 #include "data/shards/shard.h"
@@ -170,18 +171,6 @@ static bool put_integer(hid_t file, const char *name, int64_t value)
     return ok;
 }
 
-static bool put_string(hid_t file, const char *name, const char *value)
-{
-    const hid_t space = H5Screate(H5S_SCALAR), type = H5Tcopy(H5T_C_S1);
-    H5Tset_size(type, strlen(value) + 1);
-    const hid_t attribute = H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
-    const bool ok = H5Awrite(attribute, type, value) >= 0;
-    H5Aclose(attribute);
-    H5Tclose(type);
-    H5Sclose(space);
-    return ok;
-}
-
 static nd_status write_remainder(nd_shard_writer *w)
 {
     ND_TRY(column_flush(w, &w->tokens));
@@ -190,8 +179,8 @@ static nd_status write_remainder(nd_shard_writer *w)
         !put_integer(w->file, "vocab_size", w->vocab_size) ||
         !put_integer(w->file, "n_tokens", nd_shard_writer_tokens(w)) ||
         !put_integer(w->file, "n_bytes", w->n_bytes) ||
-        !put_string(w->file, "tokenizer_sha256", w->tokenizer_sha256) ||
-        !put_string(w->file, "split", w->split))
+        !nd_hdf5_put_text(w->file, "tokenizer_sha256", w->tokenizer_sha256) ||
+        !nd_hdf5_put_text(w->file, "split", w->split))
         return failed(w, "its attributes");
     return ND_OK;
 }

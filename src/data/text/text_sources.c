@@ -1,7 +1,6 @@
 #include "data/text/text_sources.h"
 
 #include "data/data_directory.h"
-#include "data/pack/pack_staging.h"
 
 #include <errno.h>
 #include <fnmatch.h>

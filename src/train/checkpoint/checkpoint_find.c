@@ -131,14 +131,11 @@ static nd_status configured_directory(const char *run, nd_config_text directory,
     ND_TRY(nd_path_exists(path, &exists));
     if (!exists || foreign)
         return ND_OK;
-    nd_config *config = malloc(sizeof *config);
-    ND_FAIL_IF(!config, ND_ENOMEM, "no memory for the configuration in %s", path);
-    nd_config_defaults(config);
-    const nd_status status = nd_config_read_file(config, path);
-    if (status == ND_OK)
-        strcpy(directory, config->logging.checkpoint_dir);
-    free(config);
-    return status;
+    nd_config config;
+    nd_config_defaults(&config);
+    ND_TRY(nd_config_read_file(&config, path));
+    strcpy(directory, config.logging.checkpoint_dir);
+    return ND_OK;
 }
 
 /* A relative checkpoint_dir may lead to another run's when read in another directory. */

@@ -1,5 +1,6 @@
 #include "train/checkpoint/checkpoint_hdf5.h"
 
+#include "data/shards/hdf5_arrays.h"
 #include "data/shards/hdf5_errors.h"
 #include "data/shards/hdf5_lock.h"
 
@@ -82,29 +83,13 @@ nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file)
     return status;
 }
 
-static herr_t write_dtype(hid_t dataset, nd_dtype dtype)
-{
-    const char *name = nd_dtype_name(dtype);
-    const hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
-    H5Tset_size(type, strlen(name) + 1);
-    const hid_t attribute = H5Acreate2(dataset, "dtype", type, space, H5P_DEFAULT, H5P_DEFAULT);
-    const herr_t wrote = H5Awrite(attribute, type, name);
-    H5Aclose(attribute);
-    H5Sclose(space);
-    H5Tclose(type);
-    return wrote;
-}
-
 static bool has_form(hid_t dataset, nd_cview values)
 {
-    const hid_t space = H5Dget_space(dataset), type = H5Dget_type(dataset);
-    hsize_t shape[2];
-    const bool same = H5Sget_simple_extent_ndims(space) == 2 &&
-                      H5Sget_simple_extent_dims(space, shape, NULL) == 2 &&
-                      shape[0] == (hsize_t)values.rows && shape[1] == (hsize_t)values.cols &&
-                      H5Tequal(type, type_of(values.dtype, true)) > 0;
+    const hid_t type = H5Dget_type(dataset);
+    int64_t shape[2];
+    const bool same = nd_hdf5_shape(dataset, shape) && shape[0] == values.rows &&
+                      shape[1] == values.cols && H5Tequal(type, type_of(values.dtype, true)) > 0;
     H5Tclose(type);
-    H5Sclose(space);
     return same;
 }
 
@@ -143,14 +128,13 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
     const bool created = dataset < 0;
     if (created)
         dataset = create_dataset(file, name, values);
-    herr_t failed = dataset < 0 ? -1 : 0;
-    if (!failed)
-        failed = H5Dwrite(dataset, type_of(values.dtype, false), H5S_ALL, H5S_ALL, H5P_DEFAULT,
-                          values.data);
-    if (failed >= 0 && created)
-        failed = write_dtype(dataset, values.dtype);
-    nd_status status = ND_CHECK(failed >= 0, ND_ECHECKPOINT, "%s: HDF5 cannot write %s: %s",
-                                file->path, name, nd_hdf5_reason());
+    const bool written =
+        dataset >= 0 &&
+        H5Dwrite(dataset, type_of(values.dtype, false), H5S_ALL, H5S_ALL, H5P_DEFAULT,
+                 values.data) >= 0 &&
+        (!created || nd_hdf5_put_text(dataset, "dtype", nd_dtype_name(values.dtype)));
+    nd_status status = ND_CHECK(written, ND_ECHECKPOINT, "%s: HDF5 cannot write %s: %s", file->path,
+                                name, nd_hdf5_reason());
     /* Small tensors are buffered until here, and H5Fclose does not repeat an error. */
     if (dataset >= 0 && H5Dclose(dataset) < 0 && status == ND_OK)
         status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot finish %s: %s", file->path, name,
@@ -163,20 +147,15 @@ nd_status nd_checkpoint_h5_read(nd_checkpoint_h5 *file, const char *name, nd_vie
     ND_HDF5_LOCKED();
     const hid_t dataset = H5Dopen2(file->file, name, H5P_DEFAULT);
     ND_FAIL_IF(dataset < 0, ND_ECHECKPOINT, "%s: holds no tensor %s", file->path, name);
-    const hid_t space = H5Dget_space(dataset);
-    hsize_t shape[2] = {0, 0};
+    int64_t shape[2];
     nd_status status = ND_OK;
-    if (H5Sget_simple_extent_ndims(space) != 2 ||
-        H5Sget_simple_extent_dims(space, shape, NULL) != 2 || shape[0] != (hsize_t)values.rows ||
-        shape[1] != (hsize_t)values.cols)
-        status =
-            ND_FAIL(ND_ECHECKPOINT, "%s: %s has shape [%llu, %llu], expected [%lld, %lld]",
-                    file->path, name, (unsigned long long)shape[0], (unsigned long long)shape[1],
-                    (long long)values.rows, (long long)values.cols);
+    if (!nd_hdf5_shape(dataset, shape) || shape[0] != values.rows || shape[1] != values.cols)
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: %s has shape [%lld, %lld], expected [%lld, %lld]",
+                         file->path, name, (long long)shape[0], (long long)shape[1],
+                         (long long)values.rows, (long long)values.cols);
     else if (H5Dread(dataset, type_of(values.dtype, false), H5S_ALL, H5S_ALL, H5P_DEFAULT,
                      values.data) < 0)
         status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot read %s", file->path, name);
-    H5Sclose(space);
     H5Dclose(dataset);
     return status;
 }

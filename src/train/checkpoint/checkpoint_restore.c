@@ -48,13 +48,10 @@ static nd_status upload_converted(nd_backend *b, nd_view into, const void *host,
                                   size_t bytes)
 {
     void *device = NULL;
-    nd_status status = ND_OK;
-    ND_TRY_GOTO(b->ops.allocate(b, bytes, &device), done);
-    ND_TRY_GOTO(b->ops.upload(b, device, host, bytes), done);
-    ND_TRY_GOTO(b->ops.axpby(b, into, 1.0f, nd_cview_of(device, type, into.rows, into.cols), 0.0f),
-                done);
-    ND_TRY_GOTO(b->ops.synchronize(b), done);
-done:
+    nd_status status = b->ops.allocate(b, bytes, &device);
+    ND_IF_OK(b->ops.upload(b, device, host, bytes));
+    ND_IF_OK(b->ops.axpby(b, into, 1.0f, nd_cview_of(device, type, into.rows, into.cols), 0.0f));
+    ND_IF_OK(b->ops.synchronize(b));
     b->ops.release(b, device, bytes);
     return status;
 }
@@ -192,15 +189,13 @@ static nd_status check_tokenizer(const nd_run *run, const nd_checkpoint *c)
     return ND_OK;
 }
 
-/* The configuration it was written with; the caller frees it. */
-static nd_status read_config(const nd_checkpoint *c, nd_config **before)
+/* The configuration it was written with. */
+static nd_status read_config(const nd_checkpoint *c, nd_config *before)
 {
     char path[ND_CHECKPOINT_PATH_MAX + 40];
     snprintf(path, sizeof path, "%s/config.ini", c->directory);
-    *before = malloc(sizeof **before);
-    ND_FAIL_IF(!*before, ND_ENOMEM, "no memory for a config");
-    nd_config_defaults(*before);
-    return nd_config_read_file(*before, path);
+    nd_config_defaults(before);
+    return nd_config_read_file(before, path);
 }
 
 /* Logs changed keys, some of which affect the rest of the run. */
@@ -301,13 +296,11 @@ static nd_status restore_from(nd_run *run, const nd_checkpoint *c, const nd_conf
 
 static nd_status restore(nd_run *run, const nd_checkpoint *c)
 {
-    nd_config *before = NULL;
+    nd_config before;
     ND_TRY(check_tokenizer(run, c));
-    nd_status status = has_state(c) ? read_config(c, &before) : ND_OK;
-    if (status == ND_OK)
-        status = restore_from(run, c, before);
-    free(before);
-    return status;
+    if (has_state(c))
+        ND_TRY(read_config(c, &before));
+    return restore_from(run, c, has_state(c) ? &before : NULL);
 }
 
 nd_status nd_checkpoint_restore_open(nd_run *run, const nd_checkpoint *c)

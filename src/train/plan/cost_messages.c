@@ -83,17 +83,17 @@ static double start_send(nd_cost_clocks *c, int rank, int64_t number)
     return c->clock[rank];
 }
 
-/* A message sent at `started`, added or stored at its destination. */
-static void carry(nd_cost_clocks *c, int from, int to, double bytes, double started, double add)
+/* A message sent at `started`, stored at its destination. */
+static void carry(nd_cost_clocks *c, int from, int to, double bytes, double started)
 {
     nd_cost_window *out = &c->windows[from], *in = &c->windows[to];
     const double open =
         in->receives < ND_WIRE_DEPTH ? in->opened : in->taken[in->receives % ND_WIRE_DEPTH];
     double away, here;
-    nd_cost_carry(c, &(nd_link_message){from, to, bytes, false}, fmax(started, open), add, &away,
+    nd_cost_carry(c, &(nd_link_message){from, to, bytes, false}, fmax(started, open), 0.0, &away,
                   &here);
     out->sent[out->sends++ % ND_WIRE_DEPTH] = away;
-    c->clock[to] = fmax(c->clock[to], here) + add * bytes;
+    c->clock[to] = fmax(c->clock[to], here);
     in->taken[in->receives++ % ND_WIRE_DEPTH] = c->clock[to];
 }
 
@@ -157,7 +157,7 @@ static void advance(const ring *g, int64_t round, int first, int starts)
         stream *in = &g->out[left];
         if (in->number < in->count) {
             const double started = in->starts[in->number++ % ND_WIRE_DEPTH];
-            carry(g->c, left, first + m, next_part(g, in), started, 0.0);
+            carry(g->c, left, first + m, next_part(g, in), started);
         }
         if (g->out[first + m].own == 0)
             send_ahead(g, first + m, round, round + 1);
@@ -247,7 +247,7 @@ nd_status nd_cost_broadcast(nd_cost_clocks *c, nd_cost_group group, int root, do
             for (int place = 0; place + bit < ranks; place += 2 * bit) {
                 const int from = first + (place + root) % ranks;
                 carry(c, from, first + (place + bit + root) % ranks, left < size ? left : size,
-                      c->clock[from], 0.0);
+                      c->clock[from]);
             }
     }
     close_windows(c);

@@ -4,7 +4,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 const char *nd_plan_groups_fixed(const nd_config *config, bool device, bool even)
 {
@@ -28,19 +27,16 @@ static bool is_candidate(int ranks, int hosts, int size)
 nd_status nd_plan_groups_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                  nd_plan_groups *groups)
 {
-    nd_config *with = malloc(sizeof *with);
-    nd_status status = ND_CHECK(with, ND_ENOMEM, "no memory for a configuration");
+    nd_config with = *config;
     groups->count = 0;
-    for (int g = 1; status == ND_OK && g <= ranks && groups->count < ND_PLAN_GROUPS_MAX; g++) {
+    for (int g = 1; g <= ranks && groups->count < ND_PLAN_GROUPS_MAX; g++) {
         if (g < ranks && !is_candidate(ranks, machine->hosts, g))
             continue;
-        *with = *config;
-        with->dist.group_ranks = g;
+        with.dist.group_ranks = g;
         groups->ranks[groups->count] = g;
-        status = nd_plan_cost_predict(with, ranks, machine, &groups->cost[groups->count++]);
+        ND_TRY(nd_plan_cost_predict(&with, ranks, machine, &groups->cost[groups->count++]));
     }
-    free(with);
-    return status;
+    return ND_OK;
 }
 
 int nd_plan_groups_fastest(const nd_plan_groups *groups)

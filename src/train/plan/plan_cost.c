@@ -383,26 +383,21 @@ static nd_status estimate_with(estimate how, const nd_config *config, int ranks,
                "times are not predicted for [dist] workers = %lld with sync_every = %lld; "
                "leave out --bandwidth to see bytes and memory",
                (long long)config->dist.workers, (long long)config->dist.sync_every);
-    nd_run *run = calloc(1, sizeof *run);
-    ND_FAIL_IF(!run, ND_ENOMEM, "no memory for a plan");
-    table t = {.run = run, .machine = *machine};
-    run->config = *config;
-    run->comm = &comm;
-    run->backend = machine->backend;
+    nd_run run = {.config = *config, .comm = &comm, .backend = machine->backend};
+    table t = {.run = &run, .machine = *machine};
     ND_TRY_GOTO(check_groups(config, ranks, machine->hosts), done);
     const nd_cpu_backend_options options = {.threads = 1};
-    if (!run->backend)
-        ND_TRY_GOTO(nd_cpu_backend_create(&options, &run->backend), done);
-    ND_TRY_GOTO(nd_run_prepare(run), done);
-    ND_TRY_GOTO(nd_run_memory_measure(run), done);
+    if (!run.backend)
+        ND_TRY_GOTO(nd_cpu_backend_create(&options, &run.backend), done);
+    ND_TRY_GOTO(nd_run_prepare(&run), done);
+    ND_TRY_GOTO(nd_run_memory_measure(&run), done);
     ND_TRY_GOTO(predict(&t, how, plan), done);
 done:
     if (machine->backend) {
         machine->backend->log = NULL;
-        run->backend = NULL; /* owned by the caller */
+        run.backend = NULL; /* owned by the caller */
     }
-    nd_run_destroy(run);
-    free(run);
+    nd_run_destroy(&run);
     free(t.groups);
     free(t.pieces);
     free(t.parts);

@@ -2,8 +2,6 @@
 #include "train/plan/plan_cost.h"
 #include "train/step.h"
 
-#include <stdlib.h>
-
 /* One layer, one micro-batch, and every projected matrix due for a new subspace. */
 static void narrow(nd_config *config)
 {
@@ -23,36 +21,30 @@ static nd_status train_narrowed(const nd_config *config, int ranks, nd_backend *
                                 double *seconds, double *operations, size_t *workspace)
 {
     nd_log *log = backend ? backend->log : NULL;
-    nd_config *narrowed = malloc(sizeof *narrowed);
-    nd_run *run = calloc(1, sizeof *run);
+    nd_config narrowed = *config;
+    nd_run run = {.backend = backend};
     nd_comm *comm = NULL;
     nd_step_result result;
     nd_status status = ND_OK;
-    ND_FAIL_GOTO(!narrowed || !run, done, ND_ENOMEM, "no memory to measure a step");
-    *narrowed = *config;
-    narrow(narrowed);
-    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
+    narrow(&narrowed);
+    ND_TRY(nd_comm_create_solo(&comm));
     comm->local_size = ranks; /* which share the cores of this machine */
-    run->backend = backend;
-    ND_TRY_GOTO(nd_run_create(narrowed, comm, run), done);
+    ND_TRY_GOTO(nd_run_create(&narrowed, comm, &run), done);
     if (backend) /* it logs what it chooses for a shape once */
         backend->log = log;
-    ND_TRY_GOTO(nd_run_start_loader(run), done);
+    ND_TRY_GOTO(nd_run_start_loader(&run), done);
     for (int i = 0; i < steps; i++)
-        ND_TRY_GOTO(nd_step_run(run, false, &result), done);
+        ND_TRY_GOTO(nd_step_run(&run, false, &result), done);
     *seconds = result.step_ms * 1e-3;
-    *operations = nd_plan_step_flops(run);
-    *workspace = run->backend->ops.workspace_bytes(run->backend);
+    *operations = nd_plan_step_flops(&run);
+    *workspace = run.backend->ops.workspace_bytes(run.backend);
 done:
-    if (run && backend) {
+    if (backend) {
         backend->log = log;
-        run->backend = NULL; /* owned by the caller */
+        run.backend = NULL; /* owned by the caller */
     }
-    if (run)
-        nd_run_destroy(run);
+    nd_run_destroy(&run);
     nd_comm_destroy(comm);
-    free(run);
-    free(narrowed);
     return status;
 }
 

@@ -93,21 +93,16 @@ static nd_status predict(nd_run *run, const nd_plan_machine *machine, size_t mem
     nd_plan_groups groups;
     nd_plan_parts parts;
     char text[1024];
-    nd_config *with = malloc(sizeof *with);
-    nd_status status = ND_CHECK(with, ND_ENOMEM, "no memory for a configuration");
-    ND_TRY_GOTO(status, done);
-    *with = run->config;
-    ND_TRY_GOTO(nd_plan_groups_predict(with, ranks, machine, &groups), done);
+    nd_config with = run->config;
+    ND_TRY(nd_plan_groups_predict(&with, ranks, machine, &groups));
     const int best = nd_plan_groups_choose(&groups, memory);
-    with->dist.group_ranks = groups.ranks[best];
-    ND_TRY_GOTO(nd_plan_parts_choose(with, ranks, machine, &parts), done);
+    with.dist.group_ranks = groups.ranks[best];
+    ND_TRY(nd_plan_parts_choose(&with, ranks, machine, &parts));
     *chosen = (choice){best < groups.count - 1 ? groups.ranks[best] : 0,
-                       (int64_t)nd_config_part_bytes(with)};
+                       (int64_t)nd_config_part_bytes(&with)};
     nd_run_groups_describe(&groups, best, &parts, machine, text, sizeof text);
     nd_log_line(&run->log, "groups  %s", text);
-done:
-    free(with);
-    return status;
+    return ND_OK;
 }
 
 /* Assumes 5 GB/s for additions, like `plan`, and 1 TB/s on a GPU. */

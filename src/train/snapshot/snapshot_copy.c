@@ -4,7 +4,6 @@
 #include "train/snapshot/snapshot_parts.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 enum { PIECE_BYTES = 1 << 20 };
 

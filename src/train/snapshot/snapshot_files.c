@@ -31,16 +31,15 @@ static nd_status write_file(const char *path, const void *bytes, size_t size)
     return ND_FAIL(ND_ECHECKPOINT, "cannot write %s: %s", path, strerror(reason));
 }
 
-nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const char *config,
-                                  size_t config_bytes, const char *manifest, size_t manifest_bytes)
+nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const nd_snapshot_found *texts)
 {
     char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX];
     ND_TRY(nd_snapshot_step_path(run, step, directory));
     ND_TRY(nd_directory_create(directory));
     ND_TRY(nd_checkpoint_join(path, directory, "config.ini"));
-    ND_TRY(write_file(path, config, config_bytes));
+    ND_TRY(write_file(path, texts->config_text, texts->config_bytes));
     ND_TRY(nd_checkpoint_join(path, directory, "manifest.json"));
-    return write_file(path, manifest, manifest_bytes);
+    return write_file(path, texts->manifest_text, texts->manifest_bytes);
 }
 
 static nd_status map(int file, const char *path, int protection, size_t bytes, void **data)

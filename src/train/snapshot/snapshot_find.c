@@ -1,6 +1,5 @@
 /* Finds the newest complete snapshot, wherever its parts are: leaders report the manifests on their
  * hosts; for each, newest first, ranks verify the parts on their hosts and share the results. */
-#include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/manifest.h"
 #include "train/snapshot/snapshot_parts.h"

@@ -16,30 +16,6 @@ static void number_hosts(nd_hosts *hosts, int ranks)
     }
 }
 
-nd_status nd_hosts_find(nd_comm *comm, nd_hosts *hosts)
-{
-    char name[ND_HOST_NAME_MAX] = "";
-    hosts->of = calloc((size_t)comm->size, sizeof *hosts->of);
-    hosts->names = calloc((size_t)comm->size, sizeof *hosts->names);
-    if (!hosts->of || !hosts->names)
-        return ND_FAIL(ND_ENOMEM, "no memory for the names of %d ranks' hosts", comm->size);
-    if (gethostname(name, sizeof name) != 0 || !name[0])
-        strcpy(name, "unknown");
-    for (char *at = name; *at; at++) /* it becomes the name of a directory */
-        if (*at == '/' || (*at == '.' && at == name))
-            *at = '_';
-    ND_TRY(comm->ops.allgather(comm, hosts->names, name, sizeof name));
-    number_hosts(hosts, comm->size);
-    return ND_OK;
-}
-
-void nd_hosts_free(nd_hosts *hosts)
-{
-    free(hosts->of);
-    free(hosts->names);
-    *hosts = (nd_hosts){0};
-}
-
 /* The position of a rank when ranks are ordered by host, and the rank at a position. */
 static int place_of(const nd_hosts *hosts, int ranks, int rank)
 {
@@ -71,11 +47,47 @@ static int most_on_a_host(const nd_hosts *hosts, int ranks)
 
 /* With ranks ordered by host, a shift by the largest host's size leads to another host, unless one
  * host has more than half of the ranks. */
-int nd_hosts_buddy(const nd_hosts *hosts, int ranks, int rank, nd_snapshot_buddy_choice choice)
+static int buddy_of(const nd_hosts *hosts, int ranks, int rank, nd_snapshot_buddy_choice choice)
 {
     if (choice == ND_SNAPSHOT_BUDDY_OFF || ranks == 1 ||
         (hosts->count == 1 && choice == ND_SNAPSHOT_BUDDY_OTHER_HOST))
         return -1;
     const int shift = hosts->count == 1 ? 1 : most_on_a_host(hosts, ranks);
     return rank_at(hosts, ranks, (place_of(hosts, ranks, rank) + shift) % ranks);
+}
+
+nd_status nd_hosts_find(nd_comm *comm, nd_snapshot_buddy_choice choice, nd_hosts *hosts)
+{
+    char name[ND_HOST_NAME_MAX] = "";
+    hosts->of = calloc((size_t)comm->size, sizeof *hosts->of);
+    hosts->buddy = calloc((size_t)comm->size, sizeof *hosts->buddy);
+    hosts->names = calloc((size_t)comm->size, sizeof *hosts->names);
+    if (!hosts->of || !hosts->buddy || !hosts->names)
+        return ND_FAIL(ND_ENOMEM, "no memory for the names of %d ranks' hosts", comm->size);
+    if (gethostname(name, sizeof name) != 0 || !name[0])
+        strcpy(name, "unknown");
+    for (char *at = name; *at; at++) /* it becomes the name of a directory */
+        if (*at == '/' || (*at == '.' && at == name))
+            *at = '_';
+    ND_TRY(comm->ops.allgather(comm, hosts->names, name, sizeof name));
+    number_hosts(hosts, comm->size);
+    for (int r = 0; r < comm->size; r++)
+        hosts->buddy[r] = buddy_of(hosts, comm->size, r, choice);
+    return ND_OK;
+}
+
+void nd_hosts_free(nd_hosts *hosts)
+{
+    free(hosts->of);
+    free(hosts->buddy);
+    free(hosts->names);
+    *hosts = (nd_hosts){0};
+}
+
+int nd_hosts_leader(const nd_hosts *hosts, int host)
+{
+    int rank = 0;
+    while (hosts->of[rank] != host)
+        rank++;
+    return rank;
 }

@@ -83,17 +83,18 @@ static void remove_all(const char *of_run, const char *place, const nd_checkpoin
 
 /* Removes the snapshots of run `id` on this host if nothing can be lost: this process holds the
  * lock of the run's directory, which has a checkpoint that is as new. Keeps them in doubt. */
-static void remove_if_over(nd_run *run, const char *of_run, const char *id, nd_config *config)
+static void remove_if_over(nd_run *run, const char *of_run, const char *id)
 {
+    nd_config config;
     char place[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint_steps steps = {0};
     if (nd_checkpoint_join(place, of_run, run->saving.snapshots->host) != ND_OK ||
         nd_checkpoint_steps_list(place, "", &steps) != ND_OK)
         return;
-    const char *directory = config->logging.run_dir;
+    const char *directory = config.logging.run_dir;
     nd_status status = ND_ECHECKPOINT; /* the newest may still lack its configuration */
     for (int i = steps.count - 1; status != ND_OK && i >= 0; i--)
-        status = read_config(place, steps.list[i], config);
+        status = read_config(place, steps.list[i], &config);
     const int64_t newest = steps.count > 0 ? steps.list[steps.count - 1] : 0;
     nd_run_lock *lock =
         status == ND_OK && has_newer(directory, id, newest) ? acquire_lock(directory) : NULL;
@@ -124,17 +125,16 @@ static void copied_from(const nd_run *run, nd_config_text directory)
 {
     char place[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint_steps steps = {0};
-    nd_config *config = malloc(sizeof *config);
+    nd_config config;
     directory[0] = '\0';
-    if (config && run->identity.run_id[0] && nd_snapshot_place(run, place) == ND_OK &&
+    if (run->identity.run_id[0] && nd_snapshot_place(run, place) == ND_OK &&
         nd_checkpoint_steps_list(place, "", &steps) == ND_OK)
         for (int i = steps.count - 1; !directory[0] && i >= 0; i--)
-            if (read_config(place, steps.list[i], config) == ND_OK &&
-                nd_snapshot_is_copy(run, config->logging.run_dir))
-                strcpy(directory, config->logging.run_dir);
+            if (read_config(place, steps.list[i], &config) == ND_OK &&
+                nd_snapshot_is_copy(run, config.logging.run_dir))
+                strcpy(directory, config.logging.run_dir);
     nd_error_clear();
     free(steps.list);
-    free(config);
 }
 
 nd_status nd_snapshot_find_copy(nd_run *run)
@@ -179,16 +179,14 @@ static int list_others(const nd_run *run, nd_names *names)
 void nd_snapshot_remove_others(nd_run *run)
 {
     nd_names names = {0};
-    nd_config *config = malloc(sizeof *config);
-    const int count = config ? list_others(run, &names) : 0;
+    const int count = list_others(run, &names);
     for (int i = 0; i < count; i++) {
         char path[ND_CHECKPOINT_PATH_MAX];
         if (nd_checkpoint_join(path, run->saving.snapshots->root, names.list[i]) == ND_OK)
-            remove_if_over(run, path, names.list[i], config);
+            remove_if_over(run, path, names.list[i]);
     }
     nd_error_clear();
     nd_names_free(&names);
-    free(config);
 }
 
 void nd_snapshot_others(const nd_run *run, char *text, size_t size)

@@ -9,10 +9,12 @@ enum { ND_HOST_NAME_MAX = 65 }; /* Linux allows 64 bytes */
 /* What a rank has of a file of a snapshot. */
 typedef enum nd_snapshot_part { ND_PART_NONE, ND_PART_OWN, ND_PART_COPY } nd_snapshot_part;
 
-/* Which ranks share a host. */
+/* Which ranks share a host, and who keeps whose copies. */
 typedef struct nd_hosts {
     int count;
     int *of; /* [size] the host of each rank, numbered in the order of their lowest ranks */
+    int *
+        buddy; /* [size] the rank that keeps a rank's copy, on another host if possible; -1: none */
     char (*names)[ND_HOST_NAME_MAX]; /* [size] per rank */
 } nd_hosts;
 
@@ -51,11 +53,11 @@ struct nd_snapshots {
 };
 
 /* Determines all ranks' hosts; nd_hosts_free frees it. Collective. Errors: ND_ENOMEM, ND_EPEER. */
-nd_status nd_hosts_find(nd_comm *comm, nd_hosts *hosts);
+nd_status nd_hosts_find(nd_comm *comm, nd_snapshot_buddy_choice choice, nd_hosts *hosts);
 void nd_hosts_free(nd_hosts *hosts);
 
-/* The rank that keeps `rank`'s copy, on another host if possible; -1: none. A permutation. */
-int nd_hosts_buddy(const nd_hosts *hosts, int ranks, int rank, nd_snapshot_buddy_choice choice);
+/* The lowest rank on a host. */
+int nd_hosts_leader(const nd_hosts *hosts, int host);
 
 /* The paths <root>/<run id>/<host> and below. Errors: ND_ECHECKPOINT when a path is too long. */
 nd_status nd_snapshot_place(const nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
@@ -101,8 +103,7 @@ void nd_snapshot_others(const nd_run *run, char *text, size_t size);
 nd_status nd_snapshot_find_limit(nd_run *run);
 
 /* On leaders: writes config.ini and then, atomically, manifest.json of a snapshot. */
-nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const char *config,
-                                  size_t config_bytes, const char *manifest, size_t manifest_bytes);
+nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const nd_snapshot_found *texts);
 
 /* Broadcasts both texts from `root`. Collective. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshot_share_texts(nd_run *run, nd_snapshot_found *texts, int root);

@@ -1,6 +1,5 @@
 /* Resumes from a snapshot: a host reads what its ranks own from memory; parts it lacks come from a
  * rank that has them, and stay there as parts of the snapshot. */
-#include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 
 #include <stdlib.h>
@@ -14,14 +13,6 @@ static int holder_of(const nd_run *run, const nd_snapshot_found *found, int64_t 
             (host < 0 || run->saving.snapshots->hosts.of[r] == host))
             return r;
     return -1;
-}
-
-static int leader_of(const nd_run *run, int host)
-{
-    int rank = 0;
-    while (run->saving.snapshots->hosts.of[rank] != host)
-        rank++;
-    return rank;
 }
 
 static int64_t file_index(const nd_checkpoint *c, const char *name)
@@ -97,10 +88,11 @@ static int list_transfers(const nd_run *run, const nd_snapshot_found *found, con
     for (int64_t i = 0; i < found->c.file_count; i++)
         for (int host = 0; host < run->saving.snapshots->hosts.count; host++)
             if (needed[host * found->c.file_count + i] && holder_of(run, found, i, host) < 0)
-                list[count++] = (transfer){.from = holder_of(run, found, i, -1),
-                                           .to = leader_of(run, host),
-                                           .file = i,
-                                           .bytes = (size_t)found->c.files[i].bytes};
+                list[count++] =
+                    (transfer){.from = holder_of(run, found, i, -1),
+                               .to = nd_hosts_leader(&run->saving.snapshots->hosts, host),
+                               .file = i,
+                               .bytes = (size_t)found->c.files[i].bytes};
     return count;
 }
 
@@ -125,8 +117,7 @@ static nd_status open_ends(const nd_run *run, const nd_snapshot_found *found, tr
                            int count)
 {
     if (nd_snapshot_leads(run))
-        ND_TRY(nd_snapshot_write_texts(run, found->c.step, found->config_text, found->config_bytes,
-                                       found->manifest_text, found->manifest_bytes));
+        ND_TRY(nd_snapshot_write_texts(run, found->c.step, found));
     for (int i = 0; i < count; i++)
         ND_TRY(open_end(run, found, &list[i]));
     return ND_OK;

@@ -18,16 +18,14 @@ nd_status nd_snapshots_create(nd_run *run)
     run->saving.snapshots = s;
     s->whole = s->spare = -1;
     ND_TRY(nd_comm_agree(run->comm, nd_snapshot_root(&run->config, s->root)));
-    ND_TRY(nd_hosts_find(run->comm, &s->hosts));
+    ND_TRY(nd_hosts_find(run->comm, (nd_snapshot_buddy_choice)run->config.logging.snapshot_buddy,
+                         &s->hosts));
     strcpy(s->host, s->hosts.names[comm->rank]);
-    while (s->hosts.of[s->leader] != s->hosts.of[comm->rank])
-        s->leader++;
-    const nd_snapshot_buddy_choice choice =
-        (nd_snapshot_buddy_choice)run->config.logging.snapshot_buddy;
-    s->to = nd_hosts_buddy(&s->hosts, comm->size, comm->rank, choice);
+    s->leader = nd_hosts_leader(&s->hosts, s->hosts.of[comm->rank]);
+    s->to = s->hosts.buddy[comm->rank];
     s->from = -1;
     for (int r = 0; r < comm->size; r++)
-        if (nd_hosts_buddy(&s->hosts, comm->size, r, choice) == comm->rank)
+        if (s->hosts.buddy[r] == comm->rank)
             s->from = r;
     ND_TRY(nd_snapshot_find_copy(run));
     return nd_snapshot_find_limit(run);
@@ -47,8 +45,7 @@ static double most_bytes(const nd_run *run, const int64_t *shares, int *fullest)
     for (int host = 0; host < hosts->count; host++) {
         double here = 0.0;
         for (int r = 0; r < ranks; r++) {
-            const int buddy = nd_hosts_buddy(
-                hosts, ranks, r, (nd_snapshot_buddy_choice)run->config.logging.snapshot_buddy);
+            const int buddy = hosts->buddy[r];
             here += hosts->of[r] == host ? (double)shares[r] : 0.0;
             here += buddy >= 0 && hosts->of[buddy] == host ? (double)shares[r] : 0.0;
         }
@@ -64,22 +61,9 @@ static int copies_on_same_host(const nd_run *run)
 {
     const nd_hosts *hosts = &run->saving.snapshots->hosts;
     int same = 0;
-    for (int r = 0; r < run->comm->size; r++) {
-        const int buddy =
-            nd_hosts_buddy(hosts, run->comm->size, r,
-                           (nd_snapshot_buddy_choice)run->config.logging.snapshot_buddy);
-        same += buddy >= 0 && hosts->of[buddy] == hosts->of[r];
-    }
+    for (int r = 0; r < run->comm->size; r++)
+        same += hosts->buddy[r] >= 0 && hosts->of[hosts->buddy[r]] == hosts->of[r];
     return same;
-}
-
-static const char *name_of(const nd_run *run, int host)
-{
-    const nd_hosts *hosts = &run->saving.snapshots->hosts;
-    int rank = 0;
-    while (hosts->of[rank] != host)
-        rank++;
-    return hosts->names[rank];
 }
 
 static void describe(nd_run *run, double bytes)
@@ -146,7 +130,7 @@ nd_status nd_snapshots_start(nd_run *run)
                     "warning: no snapshots: they need %.1f MiB on host %s, [logging] "
                     "snapshot_memory allows %lld; fewer ranks on a host, snapshot_buddy = off or a "
                     "smaller state_bits need less",
-                    bytes / mib, name_of(run, fullest),
+                    bytes / mib, s->hosts.names[nd_hosts_leader(&s->hosts, fullest)],
                     (long long)run->config.logging.snapshot_memory);
     else
         describe(run, bytes);
@@ -276,9 +260,7 @@ static nd_status publish(nd_run *run)
     status = nd_comm_agree(run->comm, nd_save_error(status));
     ND_IF_OK(nd_snapshot_share_texts(run, &texts, 0));
     if (status == ND_OK && nd_snapshot_leads(run))
-        status =
-            nd_snapshot_write_texts(run, run->saving.snapshots->step, texts.config_text,
-                                    texts.config_bytes, texts.manifest_text, texts.manifest_bytes);
+        status = nd_snapshot_write_texts(run, run->saving.snapshots->step, &texts);
     nd_snapshot_found_free(&texts);
     return nd_comm_agree(run->comm, nd_save_error(status));
 }
