@@ -91,6 +91,7 @@ static void remove_if_over(nd_run *run, const char *of_run, const char *id)
     if (nd_checkpoint_join(place, of_run, run->saving.snapshots->host) != ND_OK ||
         nd_checkpoint_steps_list(place, "", &steps) != ND_OK)
         return;
+    nd_config_defaults(&config);
     const char *directory = config.logging.run_dir;
     nd_status status = ND_ECHECKPOINT; /* the newest may still lack its configuration */
     for (int i = steps.count - 1; status != ND_OK && i >= 0; i--)
