@@ -206,7 +206,7 @@ static nd_status convert(import *in, const nd_import_options *options, FILE *out
 nd_status nd_import_safetensors(const nd_import_options *options, FILE *out)
 {
     nd_config defaults;
-import in = {.tokenizer = NULL };
+    struct import in = {.tokenizer = NULL};
     nd_config_defaults(&defaults);
     ND_TRY(nd_config_set_key(&defaults, "data", "data_path", options->data_path, "--data-path"));
     ND_TRY(nd_config_set_key(&defaults, "logging", "run_dir", options->run, "--out"));

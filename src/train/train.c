@@ -1,6 +1,7 @@
 #include "train/train.h"
 
 #include "core/base/clock.h"
+#include "core/base/machine.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/evaluate.h"
@@ -198,7 +199,8 @@ static void report_slow_ranks(nd_run *run, const nd_step_result *step)
 /* Only where nobody has set the number of threads. */
 static void begin_tuning(const nd_run *run, nd_thread_tuning *tuning)
 {
-    const bool set = run->config.hardware.threads > 0 || getenv("OMP_NUM_THREADS");
+    const bool set =
+        run->config.hardware.threads > 0 || nd_machine_omp_threads(getenv("OMP_NUM_THREADS")) > 0;
     nd_thread_tuning_begin(tuning, set ? 1 : nd_cpu_backend_threads(run->backend),
                            run->position.step);
 }

@@ -160,17 +160,18 @@ Test(state, the_dynamic_codes_have_every_value_once_in_order)
     }
 }
 
+static const nd_adamw_params adamw_params = {.learning_rate = 0.01f,
+                                             .beta1 = 0.9f,
+                                             .beta2 = 0.95f,
+                                             .epsilon = 1e-8f,
+                                             .weight_decay = 0.1f,
+                                             .gradient_scale = 0.5f,
+                                             .correction1 = 0.19f,
+                                             .correction2 = 0.0975f,
+                                             .rounding_key = 99};
+
 static void adamw_case(harness *h, int64_t rows, int64_t cols, nd_dtype w_type, nd_dtype g_type)
 {
-    const nd_adamw_params p = {.learning_rate = 0.01f,
-                               .beta1 = 0.9f,
-                               .beta2 = 0.95f,
-                               .epsilon = 1e-8f,
-                               .weight_decay = 0.1f,
-                               .gradient_scale = 0.5f,
-                               .correction1 = 0.19f,
-                               .correction2 = 0.0975f,
-                               .rounding_key = 99};
     const nd_cview g = nd_as_const(random_floats(h, g_type, rows, cols, 1e-3f));
     const nd_cview start = nd_as_const(random_floats(h, w_type, rows, cols, 1.0f));
     const block_outputs m =
@@ -180,8 +181,8 @@ static void adamw_case(harness *h, int64_t rows, int64_t cols, nd_dtype w_type, 
     const outputs w = copied_outputs(h, w_type == ND_BF16 ? ND_BF16 : ND_F64, start);
     for (int i = 0; i < BACKENDS; i++) {
         const nd_blocks first = of(&m, i), second = of(&v, i);
-        ND_ASSERT_OK(
-            h->backend[i]->ops.adamw_blocks(h->backend[i], w.view[i], &first, &second, g, &p));
+        ND_ASSERT_OK(h->backend[i]->ops.adamw_blocks(h->backend[i], w.view[i], &first, &second, g,
+                                                     &adamw_params));
     }
     check_close(h, "adamw_blocks w", &w, w_type == ND_BF16 ? 8e-3 : 1e-6);
     check_same_bits(h, "adamw_blocks m", &m.codes);
@@ -300,16 +301,8 @@ static void update_case(harness *h, int64_t rows, int64_t n, nd_dtype u_type, nd
         const outputs w = copied_outputs(h, reference, start);
         RUN(h, apply_update, w.view[i], u, &update);
         check_masters(h, "apply_update", &w);
-        const nd_adamw_params adamw = {.learning_rate = 0.01f,
-                                       .beta1 = 0.9f,
-                                       .beta2 = 0.95f,
-                                       .epsilon = 1e-8f,
-                                       .weight_decay = 0.1f,
-                                       .gradient_scale = 0.5f,
-                                       .correction1 = 0.19f,
-                                       .correction2 = 0.0975f,
-                                       .cautious_decay = cautious != 0,
-                                       .rounding_key = 99};
+        nd_adamw_params adamw = adamw_params;
+        adamw.cautious_decay = cautious != 0;
         const outputs weights = copied_outputs(h, reference, start);
         const nd_cview m0 = nd_as_const(random_floats(h, ND_F32, rows, n, 0.1f));
         const outputs m = copied_outputs(h, ND_F64, m0);

@@ -13,8 +13,8 @@ typedef enum nd_snapshot_part { ND_PART_NONE, ND_PART_OWN, ND_PART_COPY } nd_sna
 typedef struct nd_hosts {
     int count;
     int *of; /* [size] the host of each rank, numbered in the order of their lowest ranks */
-    int *
-        buddy; /* [size] the rank that keeps a rank's copy, on another host if possible; -1: none */
+    /* [size] the rank that keeps a rank's copy, on another host if possible; -1: none */
+    int *buddy;
     char (*names)[ND_HOST_NAME_MAX]; /* [size] per rank */
 } nd_hosts;
 
