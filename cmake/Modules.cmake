@@ -52,8 +52,8 @@ target_include_directories(nd_sentencepiece PRIVATE src)
 target_link_libraries(nd_sentencepiece PRIVATE PkgConfig::SENTENCEPIECE sentencepiece_train)
 
 # nd_add_module(name USES targets...): the static library nd_<name> of src/<name>/**.c. A file named
-# *_avx2.c, *_avx512.c, *_avx512_bf16.c or *_amx.c is compiled for that instruction set and only
-# entered after asking the CPU.
+# *_avx2.c, *_avx2_vnni.c, *_avx512.c, *_avx512_vnni.c, *_avx512_bf16.c or *_amx.c is compiled for that
+# instruction set and only entered after asking the CPU.
 function(nd_add_module name)
     cmake_parse_arguments(MODULE "" "" "USES" ${ARGN})
     file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c)
@@ -62,20 +62,17 @@ function(nd_add_module name)
     target_include_directories(nd_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
     target_link_libraries(nd_${name} PUBLIC ${MODULE_USES} PRIVATE nd_warnings)
     if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+        set(avx2 -mavx2 -mfma -mf16c)
+        set(avx2_vnni ${avx2} -mavxvnni)
+        set(avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+            -mprefer-vector-width=512)
+        set(avx512_vnni ${avx512} -mavx512vnni)
+        set(avx512_bf16 ${avx512} -mavx512bf16)
+        set(amx ${avx512} -mamx-tile -mamx-int8 -mamx-bf16)
         foreach(source ${sources})
-            set(avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
-                -mprefer-vector-width=512)
-            if(source MATCHES "_avx512\\.c$")
-                set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${avx512}")
-            elseif(source MATCHES "_avx512_bf16\\.c$")
-                set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
-                    "${avx512};-mavx512bf16")
-            elseif(source MATCHES "_amx\\.c$")
-                set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
-                    "${avx512};-mamx-tile;-mamx-int8;-mamx-bf16")
-            elseif(source MATCHES "_avx2\\.c$")
-                set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
-                    "-mavx2;-mfma;-mf16c")
+            if(source MATCHES "_((avx2|avx512)(_vnni|_bf16)?|amx)\\.c$")
+                set_source_files_properties(${source} PROPERTIES
+                    COMPILE_OPTIONS "${${CMAKE_MATCH_1}}")
             endif()
         endforeach()
     endif()

@@ -185,12 +185,13 @@ struct nd_backend {
     nd_backend_traits traits;
 };
 
-/* Instruction sets, each including those before it, in the order of the choices of [hardware]
- * cpu_isa. Generic is the compiler's base target, and SSE4.1 in oneDNN. */
+/* Instruction sets, each including those before it (but AVX-512 not AVX-VNNI), in the order of the
+ * choices of [hardware] cpu_isa. Generic is the compiler's base target, and SSE4.1 in oneDNN. */
 typedef enum nd_cpu_isa {
     ND_CPU_ISA_AUTO, /* the best of this CPU */
     ND_CPU_ISA_GENERIC,
     ND_CPU_ISA_AVX2,
+    ND_CPU_ISA_AVX2_VNNI,
     ND_CPU_ISA_AVX512,
     ND_CPU_ISA_AVX512_VNNI,
     ND_CPU_ISA_AVX512_BF16,

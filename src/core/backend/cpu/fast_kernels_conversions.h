@@ -240,7 +240,10 @@ static void quantize_strip(int8_t *q, int64_t stride, const nd_scaled_rows *x, c
         quantize_columns_of(rows, x, false, factors, ND_STRIP);
     transpose_bytes(columns, rows, ND_STRIP);
     for (int64_t i = 0; i < n; i++)
-        memcpy(q + i * stride, columns + i * ND_STRIP, (size_t)x->rows);
+        if (x->rows == ND_STRIP) /* whose copy is no call */
+            memcpy(q + i * stride, columns + i * ND_STRIP, ND_STRIP);
+        else
+            memcpy(q + i * stride, columns + i * ND_STRIP, (size_t)x->rows);
 }
 
 /* Four rows at a time, whose words have four values. */

@@ -167,9 +167,9 @@ static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
     return multiply(fast, &floats, 1);
 }
 
-/* Without VNNI panels do all integers. Otherwise packing pays from some number of rows on; in f32
- * oneDNN is faster with AVX-512. With AMX panels do all short sums: at a few, such as those of 63
- * bf16 values or 127 bytes, oneDNN 2.6 stops with an illegal instruction. */
+/* Up to AVX-512 without VNNI panels do all integers. Otherwise packing pays from some number of
+ * rows on. With AMX panels do all short sums: at a few, such as those of 63 bf16 values or 127
+ * bytes, oneDNN 2.6 stops with an illegal instruction. */
 bool nd_fast_in_panels(const nd_cpu_fast *fast, const nd_product *p)
 {
     enum { MIN_ROWS = 64, MIN_INNER_BYTES = 128 };
@@ -180,7 +180,7 @@ bool nd_fast_in_panels(const nd_cpu_fast *fast, const nd_product *p)
         return true;
     if (fast->isa == ND_CPU_ISA_AMX && p->k * kind->bytes < MIN_INNER_BYTES)
         return true;
-    return p->m >= MIN_ROWS && (p->a.dtype != ND_F32 || fast->isa == ND_CPU_ISA_AVX2);
+    return p->m >= MIN_ROWS;
 }
 
 nd_status nd_fast_multiply_several(nd_cpu_fast *fast, const nd_product *p, int count)

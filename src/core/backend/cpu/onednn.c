@@ -288,10 +288,10 @@ void nd_onednn_destroy(nd_onednn *onednn)
     free(onednn);
 }
 
-/* Each includes the bits of the previous ones, in every version. */
 static const dnnl_cpu_isa_t isas[] = {
     [ND_CPU_ISA_GENERIC] = dnnl_cpu_isa_sse41,
     [ND_CPU_ISA_AVX2] = dnnl_cpu_isa_avx2,
+    [ND_CPU_ISA_AVX2_VNNI] = dnnl_cpu_isa_avx2_vnni,
     [ND_CPU_ISA_AVX512] = dnnl_cpu_isa_avx512_core,
     [ND_CPU_ISA_AVX512_VNNI] = dnnl_cpu_isa_avx512_core_vnni,
     [ND_CPU_ISA_AVX512_BF16] = dnnl_cpu_isa_avx512_core_bf16,

@@ -177,16 +177,16 @@ static void pack_cols_bf16(void *out, const void *b, int64_t row_stride, int64_t
         pack_interleaved(out, b, 2 * row_stride, cols, k, 2, false);
 }
 
-/* c [32, 32] = a b, plus c if `add`, by the instruction `dp`. */
+/* c [32, 32] += a b, or = with `start`, which is 0, by the instruction `dp`. */
 #define ND_MULTIPLY(name, dp, values_in_a_line)                                                    \
     static void name(void *sums, int64_t stride, const void *a, const void *b, int64_t k,          \
-                     bool add)                                                                     \
+                     const int32_t *start)                                                         \
     {                                                                                              \
         char *c = sums;                                                                            \
         const char *rows = a, *cols = b;                                                           \
         const int64_t row_bytes = stride * WORD, half = LINES * row_bytes;                         \
         __asm__ volatile("" : : : "memory"); /* GCC does not know that tiles are loaded from it */ \
-        if (add) {                                                                                 \
+        if (!start) {                                                                              \
             _tile_loadd(0, c, row_bytes);                                                          \
             _tile_loadd(1, c + LINE, row_bytes);                                                   \
             _tile_loadd(2, c + half, row_bytes);                                                   \

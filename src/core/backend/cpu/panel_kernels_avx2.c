@@ -2,10 +2,9 @@
 #include "core/backend/cpu/panel_product.h"
 
 #ifdef __AVX2__
-#include <immintrin.h>
-#include <string.h>
+#include "core/backend/cpu/panel_quads.h"
 
-enum { ROWS = 6, COLS = 16, QUAD = 4, PAIR = 2 };
+enum { ROWS = 6, COLS = 16, QUAD = ND_QUAD, PAIR = 2 };
 
 /* sum += x in place. In assembly, because GCC 12 to 14 keep two copies of each sum of a
  * microkernel, run out of registers, and take 1.6 times as long. */
@@ -39,48 +38,10 @@ static void pack_rows_bytes(void *out, const void *a, int64_t row_stride, int64_
         }
 }
 
-/* Interleaves four rows of 16 codes. */
-static void interleave_quad(uint8_t *to, const int8_t *b, int64_t row_stride)
-{
-    const __m128i one = _mm_set1_epi8(1);
-    __m128i row[QUAD];
-    for (int i = 0; i < QUAD; i++)
-        row[i] = _mm_add_epi8(_mm_loadu_si128((const void *)(b + i * row_stride)), one);
-    const __m128i low01 = _mm_unpacklo_epi8(row[0], row[1]),
-                  low23 = _mm_unpacklo_epi8(row[2], row[3]);
-    const __m128i high01 = _mm_unpackhi_epi8(row[0], row[1]),
-                  high23 = _mm_unpackhi_epi8(row[2], row[3]);
-    _mm_storeu_si128((void *)to, _mm_unpacklo_epi16(low01, low23));
-    _mm_storeu_si128((void *)(to + 16), _mm_unpackhi_epi16(low01, low23));
-    _mm_storeu_si128((void *)(to + 32), _mm_unpacklo_epi16(high01, high23));
-    _mm_storeu_si128((void *)(to + 48), _mm_unpackhi_epi16(high01, high23));
-}
-
-static void pack_codes(void *out, const void *from, int64_t row_stride, int64_t col_stride,
+static void pack_codes(void *out, const void *b, int64_t row_stride, int64_t col_stride,
                        int64_t cols, int64_t k)
 {
-    const int8_t *b = from;
-    uint8_t *to = out;
-    for (int64_t i = 0; i < k; i += QUAD, to += COLS * QUAD) {
-        const bool whole = i + QUAD <= k;
-        if (whole && col_stride == 1 && cols == COLS) {
-            interleave_quad(to, b + i * row_stride, row_stride);
-            continue;
-        }
-        memset(to, 0, COLS * QUAD);
-        for (int64_t j = 0; j < cols; j++) {
-            uint32_t four;
-            if (whole && row_stride == 1) {
-                memcpy(&four, b + i + j * col_stride, QUAD);
-                /* Adds 1 to each byte (0xff, 0 or 1) without carries between them. */
-                four = ((four & 0x7f7f7f7fu) + 0x01010101u) ^ (four & 0x80808080u);
-                memcpy(to + j * QUAD, &four, QUAD);
-                continue;
-            }
-            for (int64_t q = 0; q < nd_fast_min(QUAD, k - i); q++)
-                to[j * QUAD + q] = (uint8_t)(b[(i + q) * row_stride + j * col_stride] + 1);
-        }
-    }
+    nd_pack_quads(out, b, row_stride, col_stride, cols, k, COLS, ND_OFFSET_OF_CODES);
 }
 
 static int32_t minus_sum(const int8_t *a, int64_t k)
@@ -91,17 +52,17 @@ static int32_t minus_sum(const int8_t *a, int64_t k)
     return -sum;
 }
 
-static void add_16_bits(int32_t *c, __m256i sums)
+/* c = *start, or c without it, plus sums of 16 bits. */
+static inline void add_16_bits(int32_t *c, const int32_t *start, __m256i sums)
 {
     const __m256i wide = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
-    _mm256_storeu_si256((void *)c, _mm256_add_epi32(_mm256_loadu_si256((const void *)c), wide));
+    const __m256i from = start ? _mm256_set1_epi32(*start) : _mm256_loadu_si256((const void *)c);
+    _mm256_storeu_si256((void *)c, _mm256_add_epi32(from, wide));
 }
 
-/* `add` is set: sums start at start_of_row. */
 static void multiply_codes(void *sums, int64_t stride, const void *a, const void *b, int64_t k,
-                           bool add)
+                           const int32_t *start)
 {
-    (void)add;
     int32_t *c = sums;
     const int32_t *rows = a;
     const __m256i *cols = b;
@@ -123,10 +84,11 @@ static void multiply_codes(void *sums, int64_t stride, const void *a, const void
         }
 #pragma GCC unroll 6
         for (int r = 0; r < ROWS; r++) {
-            add_16_bits(c + r * stride, sum[r][0]);
-            add_16_bits(c + r * stride + 8, sum[r][1]);
+            add_16_bits(c + r * stride, start ? start + r : NULL, sum[r][0]);
+            add_16_bits(c + r * stride + 8, start ? start + r : NULL, sum[r][1]);
         }
         quads -= count;
+        start = NULL;
     }
 }
 
@@ -164,7 +126,7 @@ static void pack_words(void *out, const void *from, int64_t row_stride, int64_t 
 }
 
 static void multiply_words(void *sums, int64_t stride, const void *a, const void *b, int64_t k,
-                           bool add)
+                           const int32_t *start)
 {
     int32_t *c = sums;
     const int32_t *rows = a;
@@ -173,7 +135,7 @@ static void multiply_words(void *sums, int64_t stride, const void *a, const void
 #pragma GCC unroll 6
     for (int r = 0; r < ROWS; r++) {
         sum[r][0] = sum[r][1] = _mm256_setzero_si256();
-        if (add) {
+        if (!start) {
             sum[r][0] = _mm256_loadu_si256((const void *)(c + r * stride));
             sum[r][1] = _mm256_loadu_si256((const void *)(c + r * stride + 8));
         }
@@ -249,7 +211,7 @@ static inline void add_product(__m256 *sum, __m256 x, __m256 y)
 }
 
 static void multiply_floats(void *sums, int64_t stride, const void *a, const void *b, int64_t k,
-                            bool add)
+                            const int32_t *start)
 {
     const float *rows = a, *cols = b;
     float *c = sums;
@@ -257,7 +219,7 @@ static void multiply_floats(void *sums, int64_t stride, const void *a, const voi
 #pragma GCC unroll 6
     for (int r = 0; r < ROWS; r++) {
         sum[r][0] = sum[r][1] = _mm256_setzero_ps();
-        if (add) {
+        if (!start) {
             sum[r][0] = _mm256_loadu_ps(c + r * stride);
             sum[r][1] = _mm256_loadu_ps(c + r * stride + 8);
         }

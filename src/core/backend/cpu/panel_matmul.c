@@ -46,15 +46,15 @@ void nd_panel_matmul_pack(const nd_panel_kind *kind, const nd_matmul_shape *s, c
 
 /* A block of c that is smaller than a panel each way, through `block`. */
 static void multiply_part(const nd_panel_kind *kind, char *c, int64_t stride, int64_t rows,
-                          int64_t cols, const void *a, const void *b, int64_t k, bool add,
-                          char *block)
+                          int64_t cols, const void *a, const void *b, int64_t k,
+                          const int32_t *start, char *block)
 {
     const size_t bytes = (size_t)cols * sizeof(float);
     const int64_t row_bytes = stride * (int64_t)sizeof(float);
     const int64_t block_bytes = kind->cols * (int64_t)sizeof(float);
-    for (int64_t i = 0; add && i < rows; i++)
+    for (int64_t i = 0; !start && i < rows; i++)
         memcpy(block + i * block_bytes, c + i * row_bytes, bytes);
-    kind->multiply(block, kind->cols, a, b, k, add);
+    kind->multiply(block, kind->cols, a, b, k, start);
     for (int64_t i = 0; i < rows; i++)
         memcpy(c + i * row_bytes, block + i * block_bytes, bytes);
 }
@@ -64,13 +64,14 @@ void nd_panel_matmul_run(const nd_panel_kind *kind, const nd_matmul_shape *s, co
 {
     const strides by = strides_of(kind, s->lda, s->transpose_a);
     char *block = (char *)scratch + nd_fast_bytes(kind->rows * kind->block, (size_t)kind->bytes);
+    static const int32_t zeros[64]; /* at least kind->rows */
     if (kind->begin)
         kind->begin();
     for (int64_t k = 0; k < s->k; k += kind->block)
         for (int64_t i = 0; i < s->m; i += kind->rows) {
             const int64_t count = nd_fast_min(kind->block, s->k - k);
             const int64_t rows = nd_fast_min(kind->rows, s->m - i);
-            const bool add = s->accumulate || k > 0;
+            const int32_t *start = s->accumulate || k > 0 ? NULL : zeros;
             kind->pack_rows(scratch, (const char *)a + i * by.col + k * by.row,
                             by.row / kind->bytes, by.col / kind->bytes, rows, count);
             for (int64_t j = 0; j < s->n; j += kind->cols) {
@@ -80,10 +81,10 @@ void nd_panel_matmul_run(const nd_panel_kind *kind, const nd_matmul_shape *s, co
                 char *at = (char *)c + (i * s->ldc + j) * (int64_t)sizeof(float);
                 const int64_t cols = nd_fast_min(kind->cols, s->n - j);
                 if (rows == kind->rows && cols == kind->cols)
-                    kind->multiply(at, s->ldc, scratch, b, nd_panel_padded(kind, count), add);
+                    kind->multiply(at, s->ldc, scratch, b, nd_panel_padded(kind, count), start);
                 else
                     multiply_part(kind, at, s->ldc, rows, cols, scratch, b,
-                                  nd_panel_padded(kind, count), add, block);
+                                  nd_panel_padded(kind, count), start, block);
             }
         }
     if (kind->end)

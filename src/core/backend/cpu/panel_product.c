@@ -41,17 +41,14 @@ static void pack_rows(const panel_call *c, nd_tile tile, int64_t first, int64_t 
                            nd_fast_min(k, p->k - first));
 }
 
-/* Initialises the sums of a tile that do not start at 0. */
-static void initialize_tile(const panel_call *c, nd_tile tile)
+/* Where the sums of a tile's rows start. */
+static void find_starts(const panel_call *c, nd_tile tile, int32_t start[TILE_ROWS])
 {
     const nd_product *p = c->p;
-    int32_t *sums = tile.values;
-    for (int64_t i = 0; i < tile.rows; i++) {
-        const int32_t start =
+    memset(start, 0, TILE_ROWS * sizeof *start);
+    for (int64_t i = 0; c->kind->start_of_row && i < tile.rows; i++)
+        start[i] =
             c->kind->start_of_row((const int8_t *)p->a.data + (tile.row + i) * p->a.cols, p->k);
-        for (int64_t j = 0; j < tile.stride; j++)
-            sums[i * tile.stride + j] = start;
-    }
 }
 
 /* The first row of panels to compute: symmetric products omit those above the diagonal. */
@@ -64,11 +61,10 @@ static int64_t first_row(const panel_call *c, nd_tile tile, int64_t col)
 static void run_tile(const panel_call *c, nd_tile tile, char *rows)
 {
     const nd_panel_kind *kind = c->kind;
-    if (kind->start_of_row)
-        initialize_tile(c, tile);
+    int32_t start[TILE_ROWS];
+    find_starts(c, tile, start);
     for (int64_t k = 0; k < c->k; k += c->block) {
         const int64_t count = nd_fast_min(c->block, c->k - k);
-        const bool add = k > 0 || kind->start_of_row;
         pack_rows(c, tile, k, count, rows);
         const int64_t row_panels = nd_fast_ceil(tile.rows, kind->rows);
         const int64_t col_panels = nd_fast_ceil(tile.cols, kind->cols);
@@ -81,7 +77,8 @@ static void run_tile(const panel_call *c, nd_tile tile, char *rows)
                             nd_panel_bytes(c->kind, kind->cols, k);
             if (i >= first_row(c, tile, j))
                 kind->multiply((int32_t *)tile.values + i * tile.stride + j, tile.stride,
-                               rows + nd_panel_bytes(c->kind, i, count), b, count, add);
+                               rows + nd_panel_bytes(c->kind, i, count), b, count,
+                               k > 0 ? NULL : start + i);
         }
     }
 }
@@ -92,7 +89,8 @@ const nd_panel_kind *nd_panel_kind_of(const nd_cpu_fast *fast, const nd_product 
                       : p->a.dtype == ND_BF16 ? ND_PANEL_BF16
                       : p->ternary            ? ND_PANEL_CODES
                                               : ND_PANEL_WORDS;
-    return fast->panels && fast->panels[which].multiply ? &fast->panels[which] : NULL;
+    const nd_panel_kind *kinds = p->a.dtype == ND_I8 ? fast->panels : fast->float_panels;
+    return kinds && kinds[which].multiply ? &kinds[which] : NULL;
 }
 
 /* Prepares the calls, their packed columns one after another. Errors: ND_ENOMEM. */

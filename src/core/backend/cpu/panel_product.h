@@ -4,8 +4,8 @@
  * c = a b with a cut into panels of rows and b into panels of columns, both packed so that a
  * microkernel reads them in order. With AVX2, where one operand is a ternary code, u8 code + 1
  * times s8 is summed in 16 bits and widened before it can overflow; other 8-bit integers are
- * widened to 16 bits first; f32 is multiplied as it is. AMX multiplies 8-bit integers and bf16
- * values. */
+ * widened to 16 bits first; f32 is multiplied as it is. VNNI multiplies u8 by s8, AMX 8-bit
+ * integers and bf16 values. */
 #pragma once
 
 #include "core/backend/cpu/product.h"
@@ -23,11 +23,12 @@ typedef struct nd_panel_kind {
                       int64_t rows, int64_t k);
     void (*pack_cols)(void *out, const void *b, int64_t row_stride, int64_t col_stride,
                       int64_t cols, int64_t k);
-    /* c [rows, cols], i32 or f32, = a b, plus c if `add`, over k (padded) inner values; rows of c
-     * are `stride` apart. */
-    void (*multiply)(void *c, int64_t stride, const void *a, const void *b, int64_t k, bool add);
-    /* Where row i of c starts: for ternary codes, multiplied as code + 1, at minus the sum of row i
-     * of a. NULL: at 0. */
+    /* c [rows, cols], i32 or f32, += a b over k (padded) inner values; rows of c are `stride`
+     * apart. With `start`, c is not read, and row i of it starts at start[i]: where not 0, see
+     * below. */
+    void (*multiply)(void *c, int64_t stride, const void *a, const void *b, int64_t k,
+                     const int32_t *start);
+    /* Where the sums of a row of a start. NULL: at 0. */
     int32_t (*start_of_row)(const int8_t *a, int64_t k);
     /* What each thread does before and after it multiplies; NULL: nothing. */
     void (*begin)(void);
@@ -50,6 +51,8 @@ enum { ND_PANEL_WORDS, ND_PANEL_CODES, ND_PANEL_FLOATS, ND_PANEL_BF16, ND_PANEL_
 /* The kinds, some of which have no functions. NULL where the compiler's target lacks the
  * instructions, or the system does not allow them. */
 const nd_panel_kind *nd_panel_kinds_avx2(void);
+const nd_panel_kind *nd_panel_kinds_avx2_vnni(void);
+const nd_panel_kind *nd_panel_kinds_avx512_vnni(void);
 const nd_panel_kind *nd_panel_kinds_amx(void);
 
 /* The kind for a product's operands, NULL when there is none. */
