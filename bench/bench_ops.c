@@ -12,6 +12,7 @@
 
 #include "cli/args.h"
 #include "core/base/float_formats.h"
+#include "core/base/machine.h"
 #include "train/run/run_backend.h"
 
 #include <stdio.h>
@@ -401,5 +402,6 @@ static nd_status bench_all(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    nd_machine_limit_spinning(argv);
     return bench_exit("bench_ops", bench_all(argc, argv));
 }

@@ -2,6 +2,7 @@
 
 #include "cli/args.h"
 #include "core/base/float_formats.h"
+#include "core/base/machine.h"
 #include "core/base/rng.h"
 
 #include <omp.h>
@@ -100,6 +101,7 @@ int bench_ranks(const char *name, nd_status (*bench_on)(int argc, char **argv, n
                 int argc, char **argv)
 {
     nd_comm *comm = NULL;
+    nd_machine_limit_spinning(argv);
     nd_status status = nd_comm_create_mpi(&comm);
     ND_IF_OK(bench_on(argc, argv, comm));
     if (status == ND_OK)
@@ -109,5 +111,6 @@ int bench_ranks(const char *name, nd_status (*bench_on)(int argc, char **argv, n
 
 int bench_main(const bench_program *program, int argc, char **argv)
 {
+    nd_machine_limit_spinning(argv);
     return bench_exit(program->name, bench(program, argc, argv));
 }

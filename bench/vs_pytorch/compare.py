@@ -46,8 +46,8 @@ def python_with_torch(directory):
     return python
 
 
-def environment(isa, **variables):
-    e = dict(os.environ, **variables)
+def environment(isa):
+    e = dict(os.environ)
     if isa:
         e.update(DNNL_MAX_CPU_ISA=isa, ONEDNN_MAX_CPU_ISA=isa)
         if "512" not in isa:  # PyTorch's own kernels, its compiler's, and MKL's
@@ -62,9 +62,7 @@ def ours(optimizer, micro, saving, steps, isa):
     words = [BENCH, "--steps", str(steps), "--set", f"training.optimizer_type={optimizer}",
              "--set", f"training.micro_batch_size={micro}"]
     words += ["--set", f"hardware.{saving}=true"] if saving else []
-    chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
-    waiting = {} if chosen else {"GOMP_SPINCOUNT": "10000"}  # as nanochat_dist sets it for itself
-    done = subprocess.run(words, env=environment(isa, **waiting), capture_output=True, text=True)
+    done = subprocess.run(words, env=environment(isa), capture_output=True, text=True)
     if done.returncode:
         fail(f"{' '.join(words)} failed: {done.stderr.strip()}")
     find = lambda pattern: float(re.search(pattern, done.stdout).group(1))

@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 #include "core/base/build_info.h"
+#include "core/base/machine.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -50,18 +51,6 @@ static int exit_code(nd_status status)
     return nd_error_exit_code(status);
 }
 
-/* OpenMP threads spin for milliseconds at each barrier before they sleep, which stalls ranks and
- * programs that share their cores (an evaluation beside other load took ten times as long). The
- * library reads its environment before main, so the program executes itself again. Values that the
- * user has set are kept. */
-static void limit_openmp_spinning(char **argv)
-{
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
-        return;
-    if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0)
-        execv("/proc/self/exe", argv); /* returns only on failure (no /proc): threads then spin */
-}
-
 /* Opens closed standard descriptors, which a file opened later would otherwise get and overwrite.
  * The replacement fails like a closed one. */
 static void open_standard_descriptors(void)
@@ -76,7 +65,7 @@ int main(int argc, char **argv)
 {
     open_standard_descriptors();
     signal(SIGXFSZ, SIG_IGN); /* writes beyond `ulimit -f` fail and are reported */
-    limit_openmp_spinning(argv);
+    nd_machine_limit_spinning(argv);
     if (argc < 2) {
         print_usage(stderr);
         return ND_ECONFIG;

@@ -205,3 +205,11 @@ int nd_machine_threads(int ranks)
         s.all_cores = s.own_cores;
     return nd_machine_share_threads(&s);
 }
+
+void nd_machine_limit_spinning(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
+        return;
+    if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0)
+        execv("/proc/self/exe", argv); /* returns only on failure (no /proc): threads then spin */
+}

@@ -35,3 +35,9 @@ int nd_machine_omp_threads(const char *value);
 
 /* The number of threads for this process, one of `ranks` on this machine. */
 int nd_machine_threads(int ranks);
+
+/* OpenMP threads spin for milliseconds at each barrier before they sleep, which stalls ranks and
+ * programs that share their cores (an evaluation beside other load took ten times as long). The
+ * library reads its environment before main, so the program executes itself again with a limit,
+ * unless the user has set OMP_WAIT_POLICY or GOMP_SPINCOUNT. To be called first in main. */
+void nd_machine_limit_spinning(char **argv);
