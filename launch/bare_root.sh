@@ -5,6 +5,7 @@
 bare_root_ready() {
     [ "$(id -u)" -eq 0 ] || fail 'needs root, for debootstrap and chroot'
     command -v debootstrap >/dev/null || fail 'needs debootstrap: apt-get install debootstrap'
+    asked_mirror=$mirror
     if [ -z "$mirror" ]; then
         mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 2>/dev/null | sed -n 1p)
         [ -n "$mirror" ] || fail 'apt has no sources here; name a mirror with --mirror'
@@ -26,7 +27,14 @@ bare_root_leave() { [ -z "$bare_root_passing" ] || rm -rf --one-file-system "$ba
 bare_root_make() {
     local target=$dir/$1
     if [ ! -e "$target/root/ready" ]; then
-        debootstrap --variant=minbase "$1" "$target" "$mirror"
+        local from=$mirror components=main script=''
+        case $1 in
+        focal | jammy | noble | plucky | questing | resolute) # Ubuntu's
+            from=${asked_mirror:-http://archive.ubuntu.com/ubuntu} components=main,universe
+            [ -e "/usr/share/debootstrap/scripts/$1" ] || script=/usr/share/debootstrap/scripts/gutsy
+            ;;
+        esac
+        debootstrap --variant=minbase --components="$components" "$1" "$target" "$from" $script
         touch "$target/root/ready"
     fi
     cp -L /etc/resolv.conf "$target/etc/resolv.conf"
