@@ -24,7 +24,7 @@ static void choose_panels(nd_cpu_fast *fast)
         fast->float_panels = nd_panel_kinds_avx2();
         break;
     case ND_CPU_ISA_AVX512:
-        fast->panels = nd_panel_kinds_avx2();
+        fast->panels = nd_panel_kinds_avx512();
         break;
     case ND_CPU_ISA_AVX512_VNNI:
     case ND_CPU_ISA_AVX512_BF16:

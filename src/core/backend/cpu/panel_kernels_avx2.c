@@ -2,159 +2,18 @@
 #include "core/backend/cpu/panel_product.h"
 
 #ifdef __AVX2__
-#include "core/backend/cpu/panel_quads.h"
+#include <immintrin.h>
+#include <string.h>
 
-enum { ROWS = 6, COLS = 16, QUAD = ND_QUAD, PAIR = 2 };
+typedef __m256i vector;
+enum { LANES = 8, ROWS = 6 };
+#define LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define STORE(p, x) _mm256_storeu_si256((__m256i *)(void *)(p), x)
+#define SET(x) _mm256_set1_epi32(x)
+#define MADD(x, y) _mm256_madd_epi16(x, y)
+#define MADD_BYTES(u, s) _mm256_maddubs_epi16(u, s)
 
-/* sum += x in place. In assembly, because GCC 12 to 14 keep two copies of each sum of a
- * microkernel, run out of registers, and take 1.6 times as long. */
-static inline void add_words(__m256i *sum, __m256i x)
-{
-    __asm__("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(x));
-}
-
-static inline void add_dwords(__m256i *sum, __m256i x)
-{
-    __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(x));
-}
-
-/* The number of sums of two products, each at most 2 * 128, that fit 16 bits. */
-enum { QUADS_IN_16_BITS = 63 };
-
-static void pack_rows_bytes(void *out, const void *a, int64_t row_stride, int64_t col_stride,
-                            int64_t rows, int64_t k)
-{
-    const int8_t *from = a;
-    int8_t *to = out;
-    (void)row_stride;
-    for (int64_t i = 0; i < k; i += QUAD, to += ROWS * QUAD)
-        for (int64_t r = 0; r < ROWS; r++) {
-            const size_t count = (size_t)nd_fast_min(QUAD, k - i);
-            memset(to + r * QUAD, 0, QUAD);
-            if (r < rows && count == QUAD)
-                memcpy(to + r * QUAD, from + r * col_stride + i, QUAD);
-            else if (r < rows)
-                memcpy(to + r * QUAD, from + r * col_stride + i, count);
-        }
-}
-
-static void pack_codes(void *out, const void *b, int64_t row_stride, int64_t col_stride,
-                       int64_t cols, int64_t k)
-{
-    nd_pack_quads(out, b, row_stride, col_stride, cols, k, COLS, ND_OFFSET_OF_CODES);
-}
-
-static int32_t minus_sum(const int8_t *a, int64_t k)
-{
-    int32_t sum = 0;
-    for (int64_t i = 0; i < k; i++)
-        sum += a[i];
-    return -sum;
-}
-
-/* c = *start, or c without it, plus sums of 16 bits. */
-static inline void add_16_bits(int32_t *c, const int32_t *start, __m256i sums)
-{
-    const __m256i wide = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
-    const __m256i from = start ? _mm256_set1_epi32(*start) : _mm256_loadu_si256((const void *)c);
-    _mm256_storeu_si256((void *)c, _mm256_add_epi32(from, wide));
-}
-
-static void multiply_codes(void *sums, int64_t stride, const void *a, const void *b, int64_t k,
-                           const int32_t *start)
-{
-    int32_t *c = sums;
-    const int32_t *rows = a;
-    const __m256i *cols = b;
-    int64_t quads = k / QUAD;
-    while (quads > 0) {
-        const int64_t count = nd_fast_min(quads, QUADS_IN_16_BITS);
-        __m256i sum[ROWS][2];
-#pragma GCC unroll 6
-        for (int r = 0; r < ROWS; r++)
-            sum[r][0] = sum[r][1] = _mm256_setzero_si256();
-        for (int64_t q = 0; q < count; q++, rows += ROWS, cols += 2) {
-            const __m256i left = _mm256_load_si256(cols), right = _mm256_load_si256(cols + 1);
-#pragma GCC unroll 6
-            for (int r = 0; r < ROWS; r++) {
-                const __m256i row = _mm256_set1_epi32(rows[r]);
-                add_words(&sum[r][0], _mm256_maddubs_epi16(left, row));
-                add_words(&sum[r][1], _mm256_maddubs_epi16(right, row));
-            }
-        }
-#pragma GCC unroll 6
-        for (int r = 0; r < ROWS; r++) {
-            add_16_bits(c + r * stride, start ? start + r : NULL, sum[r][0]);
-            add_16_bits(c + r * stride + 8, start ? start + r : NULL, sum[r][1]);
-        }
-        quads -= count;
-        start = NULL;
-    }
-}
-
-static void pack_rows_words(void *out, const void *a, int64_t row_stride, int64_t col_stride,
-                            int64_t rows, int64_t k)
-{
-    const int8_t *from = a;
-    int16_t *to = out;
-    (void)row_stride;
-    for (int64_t i = 0; i < k; i += PAIR, to += ROWS * PAIR)
-        for (int64_t r = 0; r < ROWS; r++)
-            for (int64_t p = 0; p < PAIR; p++)
-                to[r * PAIR + p] = r < rows && i + p < k ? from[r * col_stride + i + p] : 0;
-}
-
-static void pack_words(void *out, const void *from, int64_t row_stride, int64_t col_stride,
-                       int64_t cols, int64_t k)
-{
-    const int8_t *b = from;
-    int16_t *to = out;
-    for (int64_t i = 0; i < k; i += PAIR, to += COLS * PAIR) {
-        if (i + PAIR <= k && col_stride == 1 && cols == COLS) {
-            const __m128i even = _mm_loadu_si128((const void *)(b + i * row_stride));
-            const __m128i odd = _mm_loadu_si128((const void *)(b + (i + 1) * row_stride));
-            _mm256_storeu_si256((void *)to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(even, odd)));
-            _mm256_storeu_si256((void *)(to + 16),
-                                _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(even, odd)));
-            continue;
-        }
-        for (int64_t j = 0; j < COLS; j++)
-            for (int64_t p = 0; p < PAIR; p++)
-                to[j * PAIR + p] =
-                    j < cols && i + p < k ? b[(i + p) * row_stride + j * col_stride] : 0;
-    }
-}
-
-static void multiply_words(void *sums, int64_t stride, const void *a, const void *b, int64_t k,
-                           const int32_t *start)
-{
-    int32_t *c = sums;
-    const int32_t *rows = a;
-    const __m256i *cols = b;
-    __m256i sum[ROWS][2];
-#pragma GCC unroll 6
-    for (int r = 0; r < ROWS; r++) {
-        sum[r][0] = sum[r][1] = _mm256_setzero_si256();
-        if (!start) {
-            sum[r][0] = _mm256_loadu_si256((const void *)(c + r * stride));
-            sum[r][1] = _mm256_loadu_si256((const void *)(c + r * stride + 8));
-        }
-    }
-    for (int64_t pair = 0; pair < k / PAIR; pair++, rows += ROWS, cols += 2) {
-        const __m256i left = _mm256_load_si256(cols), right = _mm256_load_si256(cols + 1);
-#pragma GCC unroll 6
-        for (int r = 0; r < ROWS; r++) {
-            const __m256i row = _mm256_set1_epi32(rows[r]);
-            add_dwords(&sum[r][0], _mm256_madd_epi16(left, row));
-            add_dwords(&sum[r][1], _mm256_madd_epi16(right, row));
-        }
-    }
-#pragma GCC unroll 6
-    for (int r = 0; r < ROWS; r++) {
-        _mm256_storeu_si256((void *)(c + r * stride), sum[r][0]);
-        _mm256_storeu_si256((void *)(c + r * stride + 8), sum[r][1]);
-    }
-}
+#include "core/backend/cpu/panel_kernels_integers.h"
 
 /* Transposes the next 8 values of 8 rows of x into the first 8 columns of out (8 rows of `width`).
  * Repeats the last row for missing ones. */
@@ -240,25 +99,8 @@ static void multiply_floats(void *sums, int64_t stride, const void *a, const voi
     }
 }
 
-/* Blocks of column panels take 16 KiB, half of a first-level cache. */
 static const nd_panel_kind kinds[ND_PANEL_KINDS] = {
-    [ND_PANEL_WORDS] = {.rows = ROWS,
-                        .cols = COLS,
-                        .step = PAIR,
-                        .bytes = 2,
-                        .block = 512,
-                        .pack_rows = pack_rows_words,
-                        .pack_cols = pack_words,
-                        .multiply = multiply_words},
-    [ND_PANEL_CODES] = {.rows = ROWS,
-                        .cols = COLS,
-                        .step = QUAD,
-                        .bytes = 1,
-                        .block = 1008,
-                        .pack_rows = pack_rows_bytes,
-                        .pack_cols = pack_codes,
-                        .multiply = multiply_codes,
-                        .start_of_row = minus_sum},
+    ND_INTEGER_KINDS,
     [ND_PANEL_FLOATS] = {.rows = ROWS,
                          .cols = COLS,
                          .step = 1,

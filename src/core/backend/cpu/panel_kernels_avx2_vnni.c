@@ -1,4 +1,3 @@
-/* Integers with AVX-VNNI, f32 with AVX2. */
 #include "core/backend/cpu/panel_product.h"
 
 #ifdef __AVXVNNI__
@@ -11,7 +10,9 @@ enum { LANES = 8, ROWS = 6 };
 #define SET(x) _mm256_set1_epi32(x)
 #define DOT(sum, u, s) _mm256_dpbusd_avx_epi32(sum, u, s)
 
-#include "core/backend/cpu/panel_kernels_vnni.h"
+#include "core/backend/cpu/panel_kernels_integers.h"
+
+static const nd_panel_kind kinds[ND_PANEL_KINDS] = {ND_INTEGER_KINDS};
 
 const nd_panel_kind *nd_panel_kinds_avx2_vnni(void)
 {

@@ -10,7 +10,9 @@ enum { LANES = 16, ROWS = 12 };
 #define SET(x) _mm512_set1_epi32(x)
 #define DOT(sum, u, s) _mm512_dpbusd_epi32(sum, u, s)
 
-#include "core/backend/cpu/panel_kernels_vnni.h"
+#include "core/backend/cpu/panel_kernels_integers.h"
+
+static const nd_panel_kind kinds[ND_PANEL_KINDS] = {ND_INTEGER_KINDS};
 
 const nd_panel_kind *nd_panel_kinds_avx512_vnni(void)
 {

@@ -52,6 +52,7 @@ enum { ND_PANEL_WORDS, ND_PANEL_CODES, ND_PANEL_FLOATS, ND_PANEL_BF16, ND_PANEL_
  * instructions, or the system does not allow them. */
 const nd_panel_kind *nd_panel_kinds_avx2(void);
 const nd_panel_kind *nd_panel_kinds_avx2_vnni(void);
+const nd_panel_kind *nd_panel_kinds_avx512(void);
 const nd_panel_kind *nd_panel_kinds_avx512_vnni(void);
 const nd_panel_kind *nd_panel_kinds_amx(void);
 

@@ -27,6 +27,15 @@ static inline void nd_interleave_quad(uint8_t *to, const int8_t *b, int64_t row_
     _mm_storeu_si128((void *)(to + 48), _mm_unpackhi_epi16(high01, high23));
 }
 
+/* Interleaves two rows of 16 columns, in 16 bits. */
+static inline void nd_interleave_words(int16_t *to, const int8_t *first, const int8_t *second)
+{
+    const __m128i even = _mm_loadu_si128((const void *)first);
+    const __m128i odd = _mm_loadu_si128((const void *)second);
+    _mm256_storeu_si256((void *)to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(even, odd)));
+    _mm256_storeu_si256((void *)(to + 16), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(even, odd)));
+}
+
 /* Columns [0, cols) of a quad at b, whose last values may be missing. */
 static inline void nd_gather_quad(uint8_t *to, const int8_t *b, int64_t row_stride,
                                   int64_t col_stride, int64_t cols, int64_t count, int offset)
@@ -62,4 +71,13 @@ static inline void nd_pack_quads(uint8_t *out, const int8_t *b, int64_t row_stri
                        offset);
         memset(out + cols * ND_QUAD, 0, (size_t)((width - cols) * ND_QUAD));
     }
+}
+
+/* Where the sums of a row of a start. */
+static inline int32_t nd_start_of_row(const int8_t *a, int64_t k, int offset)
+{
+    int32_t sum = 0;
+    for (int64_t i = 0; i < k; i++)
+        sum += a[i];
+    return -offset * sum;
 }
