@@ -16,7 +16,7 @@
 
 enum { TOKENS = 1100, OUT = 67, IN = 131, DIGESTS = 4 };
 
-static const char *const names[] = {"auto",   "generic",     "avx2",        "avx2_vnni",
+static const char *const names[] = {"auto",   "generic",     "dotprod",     "avx2", "avx2_vnni",
                                     "avx512", "avx512_vnni", "avx512_bf16", "amx"};
 
 typedef struct outcome {

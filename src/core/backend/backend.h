@@ -190,6 +190,7 @@ struct nd_backend {
 typedef enum nd_cpu_isa {
     ND_CPU_ISA_AUTO, /* the best of this CPU */
     ND_CPU_ISA_GENERIC,
+    ND_CPU_ISA_DOTPROD, /* of ARM, beside the others */
     ND_CPU_ISA_AVX2,
     ND_CPU_ISA_AVX2_VNNI,
     ND_CPU_ISA_AVX512,

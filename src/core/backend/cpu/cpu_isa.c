@@ -36,6 +36,8 @@ static bool cpu_supports(nd_cpu_isa isa)
     case ND_CPU_ISA_AUTO:
     case ND_CPU_ISA_GENERIC:
         return true;
+    case ND_CPU_ISA_DOTPROD:
+        break;
     case ND_CPU_ISA_AVX2:
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case ND_CPU_ISA_AVX2_VNNI:
@@ -79,19 +81,37 @@ nd_status nd_cpu_isa_apply(nd_cpu_isa requested, nd_cpu_isa *effective)
     return ND_OK;
 }
 #else
+#ifdef __aarch64__
+#include <sys/auxv.h>
+#endif
+
+static nd_cpu_isa best_of_arm(void)
+{
+#ifdef __aarch64__
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP)
+        return ND_CPU_ISA_DOTPROD;
+#endif
+    return ND_CPU_ISA_GENERIC;
+}
+
 nd_status nd_cpu_isa_apply(nd_cpu_isa requested, nd_cpu_isa *effective)
 {
-    *effective = ND_CPU_ISA_GENERIC;
-    ND_FAIL_IF(requested > ND_CPU_ISA_GENERIC, ND_ECONFIG,
-               "[hardware] cpu_isa = %s is for x86 CPUs; on this one use auto or generic",
-               nd_cpu_isa_name(requested));
+    const nd_cpu_isa best = best_of_arm();
+    *effective = requested == ND_CPU_ISA_AUTO ? best : requested;
+    ND_FAIL_IF(requested > ND_CPU_ISA_DOTPROD, ND_ECONFIG,
+               "[hardware] cpu_isa = %s is for x86 CPUs; on this one use auto or %s",
+               nd_cpu_isa_name(requested), nd_cpu_isa_name(best));
+    ND_FAIL_IF(*effective > best, ND_ECONFIG,
+               "[hardware] cpu_isa = %s: this CPU lacks it; the best it has is %s (cpu_isa = auto "
+               "takes it)",
+               nd_cpu_isa_name(requested), nd_cpu_isa_name(best));
     return ND_OK;
 }
 #endif
 
 const char *nd_cpu_isa_name(nd_cpu_isa isa)
 {
-    static const char *const names[] = {"auto",   "generic",     "avx2",        "avx2_vnni",
+    static const char *const names[] = {"auto",   "generic",     "dotprod",     "avx2", "avx2_vnni",
                                         "avx512", "avx512_vnni", "avx512_bf16", "amx"};
     return names[isa];
 }

@@ -9,12 +9,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Floats in panels with AVX2 and AMX: in between oneDNN's products of them are faster. */
+/* Floats in panels with AVX2 and AMX, and on ARM without SVE: elsewhere oneDNN's products of them
+ * are faster. */
 static void choose_panels(nd_cpu_fast *fast)
 {
     switch (fast->isa) {
     case ND_CPU_ISA_AUTO:
     case ND_CPU_ISA_GENERIC:
+        break;
+    case ND_CPU_ISA_DOTPROD:
+        fast->panels = nd_panel_kinds_dotprod();
+        fast->float_panels = nd_panel_kinds_neon();
         break;
     case ND_CPU_ISA_AVX2:
         fast->panels = fast->float_panels = nd_panel_kinds_avx2();
@@ -96,11 +101,11 @@ void nd_cpu_fast_destroy(nd_cpu_fast *fast)
 
 void nd_cpu_fast_describe(const nd_cpu_fast *fast, nd_backend_traits *traits)
 {
-    *traits = (nd_backend_traits){
-        .fast_bf16 = nd_fast_multiplies_bf16(fast),
-        /* Without VNNI oneDNN's integer products are slower than its f32 ones. */
-        .fast_int8_gradients = fast->isa >= ND_CPU_ISA_AVX2 && fast->exact_ternary,
-        .exact_int8 = fast->exact_int8 && fast->isa >= ND_CPU_ISA_AVX512_VNNI};
+    *traits =
+        (nd_backend_traits){.fast_bf16 = nd_fast_multiplies_bf16(fast),
+                            /* oneDNN's integer products may be slower than its f32 ones. */
+                            .fast_int8_gradients = fast->panels && fast->exact_ternary,
+                            .exact_int8 = fast->exact_int8 && fast->isa >= ND_CPU_ISA_AVX512_VNNI};
     snprintf(traits->device, sizeof traits->device, "CPU with %s, %d thread%s%s",
              nd_cpu_isa_name(fast->isa), fast->threads, fast->threads == 1 ? "" : "s",
              !fast->exact_ternary ? "; integer products in f32, since oneDNN's are not exact"

@@ -290,6 +290,7 @@ void nd_onednn_destroy(nd_onednn *onednn)
 
 static const dnnl_cpu_isa_t isas[] = {
     [ND_CPU_ISA_GENERIC] = dnnl_cpu_isa_sse41,
+    [ND_CPU_ISA_DOTPROD] = dnnl_cpu_isa_sse41,
     [ND_CPU_ISA_AVX2] = dnnl_cpu_isa_avx2,
     [ND_CPU_ISA_AVX2_VNNI] = dnnl_cpu_isa_avx2_vnni,
     [ND_CPU_ISA_AVX512] = dnnl_cpu_isa_avx512_core,

@@ -4,7 +4,7 @@
 #include <immintrin.h>
 
 typedef __m256i vector;
-enum { LANES = 8, ROWS = 6 };
+enum { LANES = 8, ROWS = 6, WIDE = 2 };
 #define LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define STORE(p, x) _mm256_storeu_si256((__m256i *)(void *)(p), x)
 #define SET(x) _mm256_set1_epi32(x)

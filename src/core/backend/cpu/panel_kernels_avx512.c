@@ -4,7 +4,7 @@
 #include <immintrin.h>
 
 typedef __m512i vector;
-enum { LANES = 16, ROWS = 12 };
+enum { LANES = 16, ROWS = 12, WIDE = 2 };
 #define LOAD(p) _mm512_loadu_si512(p)
 #define STORE(p, x) _mm512_storeu_si512(p, x)
 #define SET(x) _mm512_set1_epi32(x)

@@ -2,18 +2,18 @@
  * including file defines
  *
  *   vector, LANES              the type of a vector, and how many 32-bit lanes it has
- *   ROWS                       of a panel, a multiple of 3; a panel of columns is two vectors wide
+ *   ROWS, WIDE                 rows of a panel, a multiple of 3; vectors in a row of a panel of b
  *   LOAD(p), STORE(p, x)       a vector at any address
  *   SET(x)                     the same 32-bit integer in all lanes
  *   DOT(sum, u, s)             with VNNI: sum plus, in each lane, four products of unsigned by
- *                              signed bytes
+ *                              signed bytes; of signed bytes where DOT_OF_SIGNED is defined, too
  *   MADD, MADD_BYTES           without: sums of two products, of 16-bit integers in 32 bits, and of
  *                              unsigned by signed bytes in 16 bits
  *
  * and puts ND_INTEGER_KINDS into its table. */
 #include "core/backend/cpu/panel_quads.h"
 
-enum { COLS = 2 * LANES, SPAN = LANES * ND_QUAD /* bytes of a vector */ };
+enum { COLS = WIDE * LANES, SPAN = LANES * ND_QUAD /* bytes of a vector */ };
 
 /* sum += x in place. In assembly, because GCC 12 to 14 keep two copies of each sum of a
  * microkernel, run out of registers, and take 1.6 times as long. */
@@ -40,6 +40,7 @@ static void pack_rows_bytes(void *out, const void *a, int64_t row_stride, int64_
     }
 }
 
+#ifndef DOT_OF_SIGNED
 static void pack_codes(void *out, const void *b, int64_t row_stride, int64_t col_stride,
                        int64_t cols, int64_t k)
 {
@@ -50,6 +51,7 @@ static int32_t start_of_codes(const int8_t *a, int64_t k)
 {
     return nd_start_of_row(a, k, ND_OFFSET_OF_CODES);
 }
+#endif
 
 static inline vector four_of(const char *row)
 {
@@ -63,6 +65,9 @@ static inline vector four_of(const char *row)
     const char *row[ROWS / 3];                                                                     \
     _Pragma("GCC unroll 4") for (int r = 0; r < ROWS / 3; r++) row[r] =                            \
         (const char *)(a) + 3 * r * (bytes)
+#define LOAD_ALL(x, p)                                                                             \
+    vector x[WIDE];                                                                                \
+    _Pragma("GCC unroll 4") for (int j = 0; j < WIDE; j++) x[j] = LOAD((p) + j * SPAN)
 #define ROW_AT(row, r, bytes, i) (row[(r) / 3] + (r) % 3 * (bytes) + (i))
 
 static void multiply(void *sums, int64_t stride, const void *a, const void *b, int64_t bytes,
@@ -70,28 +75,46 @@ static void multiply(void *sums, int64_t stride, const void *a, const void *b, i
 {
     int32_t *c = sums;
     const char *cols = b;
-    vector sum[ROWS][2];
+    vector sum[ROWS][WIDE];
     FIRST_ROWS(row, a, bytes);
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++)
-        for (int j = 0; j < 2; j++)
+        for (int j = 0; j < WIDE; j++)
             sum[r][j] = start ? SET(start[r]) : LOAD(c + r * stride + j * LANES);
-    for (int64_t i = 0; i < bytes; i += ND_QUAD, cols += 2 * SPAN) {
-        const vector left = LOAD(cols), right = LOAD(cols + SPAN);
+    for (int64_t i = 0; i < bytes; i += ND_QUAD, cols += WIDE * SPAN) {
+        LOAD_ALL(x, cols);
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++) {
             const vector four = four_of(ROW_AT(row, r, bytes, i));
-            ADD_PRODUCTS(sum[r][0], left, four);
-            ADD_PRODUCTS(sum[r][1], right, four);
+#pragma GCC unroll 4
+            for (int j = 0; j < WIDE; j++)
+                ADD_PRODUCTS(sum[r][j], x[j], four);
         }
     }
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++)
-        for (int j = 0; j < 2; j++)
+        for (int j = 0; j < WIDE; j++)
             STORE(c + r * stride + j * LANES, sum[r][j]);
 }
 
-#ifdef DOT
+/* A block of a column panel takes half of a first-level cache of 32 KiB. */
+#define ND_BYTES(packing, start)                                                                   \
+    {                                                                                              \
+        .rows = ROWS, .cols = COLS, .step = ND_QUAD, .bytes = 1, .block = 16384 / COLS,            \
+        .pack_rows = pack_rows_bytes, .pack_cols = packing, .multiply = multiply,                  \
+        .start_of_row = start                                                                      \
+    }
+
+#ifdef DOT_OF_SIGNED
+static void pack_bytes(void *out, const void *b, int64_t row_stride, int64_t col_stride,
+                       int64_t cols, int64_t k)
+{
+    nd_pack_quads(out, b, row_stride, col_stride, cols, k, COLS, 0);
+}
+
+#define ND_INTEGER_KINDS                                                                           \
+    [ND_PANEL_WORDS] = ND_BYTES(pack_bytes, NULL), [ND_PANEL_CODES] = ND_BYTES(pack_bytes, NULL)
+#elif defined(DOT)
 static void pack_integers(void *out, const void *b, int64_t row_stride, int64_t col_stride,
                           int64_t cols, int64_t k)
 {
@@ -103,13 +126,6 @@ static int32_t start_of_integers(const int8_t *a, int64_t k)
     return nd_start_of_row(a, k, ND_OFFSET_OF_INTEGERS);
 }
 
-/* A block of a column panel takes half of a first-level cache of 32 KiB. */
-#define ND_BYTES(packing, start)                                                                   \
-    {                                                                                              \
-        .rows = ROWS, .cols = COLS, .step = ND_QUAD, .bytes = 1, .block = 16384 / COLS,            \
-        .pack_rows = pack_rows_bytes, .pack_cols = packing, .multiply = multiply,                  \
-        .start_of_row = start                                                                      \
-    }
 #define ND_INTEGER_KINDS                                                                           \
     [ND_PANEL_WORDS] = ND_BYTES(pack_integers, start_of_integers), [ND_PANEL_CODES] = ND_BYTES(    \
                                                                        pack_codes, start_of_codes)
@@ -133,22 +149,24 @@ static void multiply_codes(void *sums, int64_t stride, const void *a, const void
     FIRST_ROWS(row, a, k);
     for (int64_t first = 0; first < k; first += QUADS_IN_16_BITS * ND_QUAD, start = NULL) {
         const int64_t end = nd_fast_min(k, first + QUADS_IN_16_BITS * ND_QUAD);
-        vector sum[ROWS][2];
+        vector sum[ROWS][WIDE];
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++)
-            sum[r][0] = sum[r][1] = SET(0);
-        for (int64_t i = first; i < end; i += ND_QUAD, cols += 2 * SPAN) {
-            const vector left = LOAD(cols), right = LOAD(cols + SPAN);
+            for (int j = 0; j < WIDE; j++)
+                sum[r][j] = SET(0);
+        for (int64_t i = first; i < end; i += ND_QUAD, cols += WIDE * SPAN) {
+            LOAD_ALL(x, cols);
 #pragma GCC unroll 12
             for (int r = 0; r < ROWS; r++) {
                 const vector four = four_of(ROW_AT(row, r, k, i));
-                ADD_IN_PLACE("vpaddw", sum[r][0], MADD_BYTES(left, four));
-                ADD_IN_PLACE("vpaddw", sum[r][1], MADD_BYTES(right, four));
+#pragma GCC unroll 4
+                for (int j = 0; j < WIDE; j++)
+                    ADD_IN_PLACE("vpaddw", sum[r][j], MADD_BYTES(x[j], four));
             }
         }
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++)
-            for (int j = 0; j < 2; j++)
+            for (int j = 0; j < WIDE; j++)
                 add_16_bits(c + r * stride + j * LANES, start ? start + r : NULL, sum[r][j]);
     }
 }
@@ -169,6 +187,15 @@ static void pack_rows_words(void *out, const void *a, int64_t row_stride, int64_
     }
 }
 
+/* Interleaves two rows of 16 columns, in 16 bits. */
+static inline void interleave_words(int16_t *to, const int8_t *first, const int8_t *second)
+{
+    const __m128i even = _mm_loadu_si128((const void *)first);
+    const __m128i odd = _mm_loadu_si128((const void *)second);
+    _mm256_storeu_si256((void *)to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(even, odd)));
+    _mm256_storeu_si256((void *)(to + 16), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(even, odd)));
+}
+
 static void pack_words(void *out, const void *from, int64_t row_stride, int64_t col_stride,
                        int64_t cols, int64_t k)
 {
@@ -177,7 +204,7 @@ static void pack_words(void *out, const void *from, int64_t row_stride, int64_t 
     for (int64_t i = 0; i < k; i += PAIR, to += COLS * PAIR) {
         const int8_t *even = b + i * row_stride, *odd = even + row_stride;
         for (int64_t j = 0; i + PAIR <= k && col_stride == 1 && cols == COLS && j < COLS; j += 16)
-            nd_interleave_words(to + j * PAIR, even + j, odd + j);
+            interleave_words(to + j * PAIR, even + j, odd + j);
         if (i + PAIR <= k && col_stride == 1 && cols == COLS)
             continue;
         for (int64_t j = 0; j < COLS; j++)

@@ -5,7 +5,7 @@
  * microkernel reads them in order. With AVX2, where one operand is a ternary code, u8 code + 1
  * times s8 is summed in 16 bits and widened before it can overflow; other 8-bit integers are
  * widened to 16 bits first; f32 is multiplied as it is. VNNI multiplies u8 by s8, AMX 8-bit
- * integers and bf16 values. */
+ * integers and bf16 values, ARM's dot products s8 by s8. */
 #pragma once
 
 #include "core/backend/cpu/product.h"
@@ -55,6 +55,9 @@ const nd_panel_kind *nd_panel_kinds_avx2_vnni(void);
 const nd_panel_kind *nd_panel_kinds_avx512(void);
 const nd_panel_kind *nd_panel_kinds_avx512_vnni(void);
 const nd_panel_kind *nd_panel_kinds_amx(void);
+const nd_panel_kind *nd_panel_kinds_dotprod(void);
+/* The same for floats; NULL on CPUs with SVE, for which oneDNN has kernels. */
+const nd_panel_kind *nd_panel_kinds_neon(void);
 
 /* The kind for a product's operands, NULL when there is none. */
 const nd_panel_kind *nd_panel_kind_of(const nd_cpu_fast *fast, const nd_product *p);

@@ -1,15 +1,31 @@
-/* Packing for products of 8-bit integers that multiply unsigned by signed bytes, four at a time: b
- * becomes unsigned by adding `offset`, 1 to codes and 128 to other integers, which takes
+/* Packing for products of 8-bit integers, four at a time. Those of unsigned by signed bytes have b
+ * made unsigned by adding `offset`, 1 to codes and 128 to other integers, which takes
  * offset * (sum of row i of a) too much, where row i of c therefore starts below 0. */
 #pragma once
 
 #include "core/backend/cpu/panel_product.h"
 
-#include <immintrin.h>
 #include <string.h>
+
+#ifdef __ARM_NEON
+#include <arm_neon.h>
+#else
+#include <immintrin.h>
+#endif
 
 enum { ND_QUAD = 4, ND_OFFSET_OF_CODES = 1, ND_OFFSET_OF_INTEGERS = 128 };
 
+#ifdef __ARM_NEON
+/* Interleaves four rows of 16 columns. */
+static inline void nd_interleave_quad(uint8_t *to, const int8_t *b, int64_t row_stride, int offset)
+{
+    const uint8x16_t more = vdupq_n_u8((uint8_t)offset);
+    uint8x16x4_t rows;
+    for (int i = 0; i < ND_QUAD; i++)
+        rows.val[i] = vaddq_u8(vreinterpretq_u8_s8(vld1q_s8(b + i * row_stride)), more);
+    vst4q_u8(to, rows);
+}
+#else
 /* Interleaves four rows of 16 columns. */
 static inline void nd_interleave_quad(uint8_t *to, const int8_t *b, int64_t row_stride, int offset)
 {
@@ -26,15 +42,7 @@ static inline void nd_interleave_quad(uint8_t *to, const int8_t *b, int64_t row_
     _mm_storeu_si128((void *)(to + 32), _mm_unpacklo_epi16(high01, high23));
     _mm_storeu_si128((void *)(to + 48), _mm_unpackhi_epi16(high01, high23));
 }
-
-/* Interleaves two rows of 16 columns, in 16 bits. */
-static inline void nd_interleave_words(int16_t *to, const int8_t *first, const int8_t *second)
-{
-    const __m128i even = _mm_loadu_si128((const void *)first);
-    const __m128i odd = _mm_loadu_si128((const void *)second);
-    _mm256_storeu_si256((void *)to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(even, odd)));
-    _mm256_storeu_si256((void *)(to + 16), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(even, odd)));
-}
+#endif
 
 /* Columns [0, cols) of a quad at b, whose last values may be missing. */
 static inline void nd_gather_quad(uint8_t *to, const int8_t *b, int64_t row_stride,
