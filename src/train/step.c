@@ -384,6 +384,7 @@ static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, n
 {
     const double start = nd_seconds();
     stopwatch watch = {.started = start};
+    nd_rounds_count_traffic(run); /* of what came before, initial weights for example */
     const uint64_t bytes_before = run->comm->bytes_sent;
     const double wait_before = run->comm->wait_seconds, busy_before = run->comm->busy_seconds;
     nd_rounds_set_position(run);
