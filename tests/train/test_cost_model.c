@@ -440,16 +440,6 @@ Test(plan_cost, sends_the_bytes_that_runs_send)
     check_bytes(4, "dist.deterministic=off");
 }
 
-Test(plan_cost, sends_nothing_of_further_tokens_that_no_step_trains)
-{
-    nd_test_shell(NULL, 0,
-                  "printf '[training]\nuse_mtp = true\nmtp_until = 0\n' | sed -i "
-                  "'/^.training.$/{r /dev/stdin\nd}' %s",
-                  nd_test_here.config);
-    check_bytes(2, "training.mtp_form=sequential");
-    check_bytes(2, "training.mtp_form=separate");
-}
-
 Test(plan_cost, more_ranks_take_less_time_until_messages_outweigh_what_they_save)
 {
     const double two = predict_run(2, "training.batch_size=8").cost.step;
