@@ -109,29 +109,34 @@ for run in "${runs[@]}"; do
     grep -q '^# ended with 0 ' "$run/command.txt" || failed+=" $(basename "$run")"
 done
 
-# plan NAME CONFIGURATION [KEY=VALUE...]: leaves the configuration, these keys changed, and what
-# `plan` says of it, in a directory that the report reads beside the runs.
+# plan NAME CONFIGURATION [SECTION.KEY=VALUE...]: leaves the configuration, these keys changed, and
+# what `plan` says of it, in a directory that the report reads beside the runs.
 plan() {
-    local directory=$out/$1 file=$2 pair
+    local directory=$out/$1 file=$2 pair key command
     shift 2
+    command=("$program" plan --config "$file" --ranks 1)
     mkdir -p "$directory"
     cp "$file" "$directory/config.ini"
-    for pair in "$@"; do sed -i "s/^${pair%%=*} = .*/${pair%%=*} = ${pair#*=}/" "$directory/config.ini"; done
-    "$program" plan --config "$directory/config.ini" --ranks 1 >"$directory/plan.txt"
-    echo "$program plan --config $directory/config.ini --ranks 1" >"$directory/command.txt"
+    for pair in "$@"; do
+        command+=(--set "$pair")
+        key=${pair%%=*} key=${key#*.}
+        grep -q "^$key = " "$directory/config.ini" || sed -i "/^\[${pair%%.*}\]/a $key =" "$directory/config.ini"
+        sed -i "s/^$key =.*/$key = ${pair#*=}/" "$directory/config.ini"
+    done
+    "${command[@]}" >"$directory/plan.txt"
+    echo "${command[*]}" >"$directory/command.txt"
     runs+=("$directory")
 }
 say 'memory of the real sizes, planned'
 for name in "${names[@]}"; do plan "${name}_196m" "configs/e3/$name.ini"; done
-off=(use_mtp=false use_collider=false use_async_loader=false)
-plan baseline_3b configs/models/medium_3b.ini "${off[@]}" use_8bit_optim=false use_galore=false \
-    gradient_checkpointing=false
-plan muon_8bit_3b configs/models/medium_3b.ini use_galore=false gradient_checkpointing=false
-plan galore2_3b configs/models/medium_3b.ini use_8bit_optim=false gradient_checkpointing=false
+off=(training.use_mtp=false training.use_collider=false training.use_async_loader=false)
+plain=(training.use_galore=false hardware.gradient_checkpointing=false)
+plan baseline_3b configs/models/medium_3b.ini "${off[@]}" training.use_8bit_optim=false "${plain[@]}"
+plan muon_8bit_3b configs/models/medium_3b.ini "${plain[@]}"
+plan galore2_3b configs/models/medium_3b.ini training.use_8bit_optim=false hardware.gradient_checkpointing=false
 plan full_3b configs/models/medium_3b.ini
 plan full_7b configs/models/7b.ini
-plan muon_4bit_3b configs/models/medium_3b.ini use_8bit_optim=false use_galore=false gradient_checkpointing=false \
-    master_precision=$'bf16\\nstate_bits = 4'
+plan muon_4bit_3b configs/models/medium_3b.ini training.use_8bit_optim=false "${plain[@]}" optimizer.state_bits=4
 [ -z "$large" ] || bench/big_models.sh | tee "$out/large.md"
 
 say 'the report'

@@ -42,6 +42,7 @@ done
 prefix=$(realpath -m -- "$prefix")
 [[ $prefix != *[[:space:]:]* ]] ||
     fail "'$prefix' has a space or a colon in it, which pkg-config or the PATH cannot have"
+umask 022 # what is installed is for all users
 mkdir -p "$prefix"
 cd "$root"
 

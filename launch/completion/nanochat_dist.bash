@@ -26,33 +26,45 @@ _nanochat_dist_configs() {
     done
 }
 
+# --config=NAME is three words to bash, of which the last may be missing, and one to zsh.
 _nanochat_dist() {
-    local program=${COMP_WORDS[0]} current=$2 previous=$3 command=(train) at=1 value choice
+    local program=${COMP_WORDS[0]} current=$2 previous=$3 begin=''
     COMPREPLY=()
-    # --set model.hidden_dim=384 is three words to bash.
-    [ "$current" = = ] && return
-    if [ "$previous" = = ]; then
-        compopt -o default
+    if [[ $current == --*=* ]]; then
+        begin=${current%%=*}=
+        previous=${begin%=} current=${current#*=}
+    elif [ "$previous" = = ]; then
+        previous=${COMP_WORDS[COMP_CWORD - 2]}
+    elif [ "${COMP_WORDS[COMP_CWORD]}" != = ]; then
+        _nanochat_dist_offer
         return
     fi
+    if [[ $previous == --* ]]; then
+        _nanochat_dist_offer
+        COMPREPLY=("${COMPREPLY[@]/#/$begin}")
+    else # the value of a key: --set model.hidden_dim=384
+        compopt -o default
+    fi
+}
+
+_nanochat_dist_offer() {
+    local command=(train) value choice
     if [ "$COMP_CWORD" -gt 1 ] && [[ ${COMP_WORDS[1]} != -* ]]; then
         command=("${COMP_WORDS[1]}")
-        at=2
         if [ "${command[0]}" = tokenizer ]; then
             if [ "$COMP_CWORD" -eq 2 ]; then
                 mapfile -t COMPREPLY < <(compgen -W 'train encode decode --help --version' -- "$current")
                 return
             fi
             command+=("${COMP_WORDS[2]}")
-            at=3
         fi
     fi
-    if [ "$COMP_CWORD" -eq 1 ] && [[ $current != -* ]]; then
+    if [ "$COMP_CWORD" -eq 1 ] && [[ ${COMP_WORDS[1]} != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_nanochat_dist_subcommands "$program")" -- "$current")
         return
     fi
 
-    if [ "$COMP_CWORD" -gt "$at" ] && [[ $previous == --* ]]; then
+    if [[ $previous == --* ]]; then
         value=$(_nanochat_dist_value_of "$previous" "$program" "${command[@]}")
         case $previous:$value in
         --config:*)

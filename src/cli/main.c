@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 typedef struct subcommand {
@@ -61,11 +62,62 @@ static void open_standard_descriptors(void)
             open("/dev/null", modes[number]); /* the lowest free number: this one */
 }
 
+static size_t address_space; /* bytes that this process may take */
+
+static size_t taken_address_space(void)
+{
+    char pages[32] = "";
+    const int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    return file >= 0 && read(file, pages, sizeof pages - 1) > 0
+               ? strtoull(pages, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE)
+               : 0;
+}
+
+/* The signal has its default action again, which follows where the limit is far. On the stack of a
+ * thread that computes a handler may overwrite memory, which nothing will read any more. */
+static void explain_crash(int number)
+{
+    char text[320];
+    const size_t taken = taken_address_space();
+    if (taken < address_space / 2) {
+        raise(number);
+        return;
+    }
+    const int length =
+        snprintf(text, sizeof text,
+                 "nanochat_dist: error: a library ended with signal %d, most likely for lack of "
+                 "memory: this process may have %zu MiB of address space (ulimit -v) and has %zu; "
+                 "raise that limit, or lift it by `ulimit -v unlimited`\n",
+                 number, address_space >> 20, taken >> 20);
+    const ssize_t written = write(STDERR_FILENO, text, (size_t)length);
+    (void)written;
+    _exit(nd_error_exit_code(ND_ENOMEM));
+}
+
+/* Where it is limited, memory that libraries ask for is missing before the machine's is, and
+ * oneDNN and the C++ runtime then end the program without a word. */
+static void watch_address_space(void)
+{
+    static const int numbers[] = {SIGSEGV, SIGBUS, SIGABRT};
+    static char stack[1 << 16];
+    const stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
+    const struct sigaction action = {.sa_handler = explain_crash,
+                                     .sa_flags = SA_ONSTACK | (int)SA_RESETHAND};
+    struct rlimit space;
+    if (getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur == RLIM_INFINITY)
+        return;
+    address_space = space.rlim_cur;
+    sigaltstack(&own, NULL);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        sigaction(numbers[i], &action, NULL);
+}
+
 int main(int argc, char **argv)
 {
     open_standard_descriptors();
     signal(SIGXFSZ, SIG_IGN); /* writes beyond `ulimit -f` fail and are reported */
     nd_machine_limit_spinning(argv);
+    watch_address_space();
     if (argc < 2) {
         print_usage(stderr);
         return ND_ECONFIG;

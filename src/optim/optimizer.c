@@ -384,15 +384,17 @@ nd_status nd_optimizer_update(nd_optimizer *o, int64_t index, nd_view master, nd
         };
         return update_muon(o, index, master, gradient, &params);
     }
+    /* As the moments are computed with, so that the corrections leave them no bias. */
+    const float beta1 = (float)c->optimizer.adam_beta1, beta2 = (float)c->optimizer.adam_beta2;
     const nd_adamw_params params = {
         .learning_rate = (float)rate,
-        .beta1 = (float)c->optimizer.adam_beta1,
-        .beta2 = (float)c->optimizer.adam_beta2,
+        .beta1 = beta1,
+        .beta2 = beta2,
         .epsilon = (float)c->optimizer.adam_epsilon,
         .weight_decay = (float)decay,
         .gradient_scale = gradient_scale,
-        .correction1 = (float)(1.0 - pow(c->optimizer.adam_beta1, (double)(step + 1))),
-        .correction2 = (float)(1.0 - pow(c->optimizer.adam_beta2, (double)(step + 1))),
+        .correction1 = (float)(1.0 - pow((double)beta1, (double)(step + 1))),
+        .correction2 = (float)(1.0 - pow((double)beta2, (double)(step + 1))),
         .cautious_decay = c->optimizer.cautious_weight_decay,
         .rounding_key = rounding_key,
         .first_element = state->first_row * param->cols,

@@ -61,7 +61,7 @@ nd_status nd_projectors_create(const nd_config *config, const nd_params *params,
     ND_FAIL_IF(!p->omega_step, ND_ENOMEM, "no memory for the steps of %lld sketches",
                (long long)per_step);
     for (int64_t i = 0; i < per_step; i++)
-        p->omega_step[i] = -1;
+        p->omega_step[i] = INT64_MIN;
     return ND_OK;
 }
 
@@ -160,7 +160,7 @@ bool nd_projectors_due(const nd_projectors *p, int64_t index, int64_t step, int6
     const int64_t per_step = nd_projectors_per_step(p);
     if (place)
         *place = one->order % per_step;
-    return step % p->config->training.galore_update_freq == one->order / per_step;
+    return (step - one->order / per_step) % p->config->training.galore_update_freq == 0;
 }
 
 int64_t nd_projectors_replacements(const nd_projectors *p, int64_t index, int64_t steps)

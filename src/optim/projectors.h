@@ -38,8 +38,9 @@ int64_t nd_projectors_per_step(const nd_projectors *p);
 
 /* Whether matrix `index` gets a new subspace in `step`. per_step = ceil(count / galore_update_freq)
  * matrices do at a time, as early as possible: the k-th projected matrix in step k / per_step
- * (rounded down) and every galore_update_freq steps after it. *place (may be NULL): its index among
- * those of the step. */
+ * (rounded down) and every galore_update_freq steps after it. Here and below `step` counts those
+ * with an update; after rollbacks it may be negative. *place (may be NULL): its index among those
+ * of the step. */
 bool nd_projectors_due(const nd_projectors *p, int64_t index, int64_t step, int64_t *place);
 
 /* How many new subspaces matrix `index` gets in steps 0 .. steps - 1. */

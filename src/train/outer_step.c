@@ -246,7 +246,7 @@ static nd_status compute_mean(const nd_run *run, const part *p, void *const *cha
             wire_of(run, p->index), mean,
             (const char *)changes[k / r->carried] + (size_t)(k % r->carried) * bytes, p->count);
     for (int64_t i = 0; i < p->count; i++)
-        mean[i] *= 1.0f / (float)r->workers;
+        mean[i] /= (float)r->workers;
     return run->backend->ops.upload(run->backend, r->outer->sum.data, mean,
                                     (size_t)p->count * sizeof *mean);
 }

@@ -214,7 +214,7 @@ static bool good(const nd_step_result *result)
     return result->judgement.verdict == ND_VERDICT_GOOD;
 }
 
-static void prepare_model(nd_run *run)
+static void prepare_model(nd_run *run, int64_t skipped)
 {
     const nd_config *c = &run->config;
     const int64_t step = run->position.step;
@@ -222,7 +222,7 @@ static void prepare_model(nd_run *run)
     nd_mtp_weights(c, step, offset_weights);
     nd_model_set_offset_weights(run->model, offset_weights);
     nd_model_set_filtering(run->model, nd_config_filters(c, step));
-    nd_gradient_reducer_begin_step(run->reducer, step, run->position.next_sample);
+    nd_gradient_reducer_begin_step(run->reducer, step, skipped, run->position.next_sample);
     nd_comm_set_phase(run->comm, step + 1, "backward");
 }
 
@@ -384,11 +384,12 @@ static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, n
 {
     const double start = nd_seconds();
     stopwatch watch = {.started = start};
+    nd_rounds_count_traffic(run); /* of what came before, initial weights for example */
     const uint64_t bytes_before = run->comm->bytes_sent;
     const double wait_before = run->comm->wait_seconds, busy_before = run->comm->busy_seconds;
     nd_rounds_set_position(run);
     for (int i = 0; i < nd_run_workers(run); i++)
-        prepare_model(nd_run_worker(run, i));
+        prepare_model(nd_run_worker(run, i), run->health.skipped);
     nd_comm_set_phase(run->comm, run->position.step + 1, "backward");
     run->gather.ahead = sends_weights_ahead(run);
     ND_TRY(next_batch(run, batch, &watch));

@@ -7,14 +7,15 @@ static nd_status replace_subspace(nd_run *run, int64_t index)
 {
     nd_cview sketch;
     ND_TRY(nd_gradient_reducer_sketch(run->reducer, index, &sketch));
-    return nd_optimizer_replace_subspace(run->optimizer, index, run->position.step, sketch);
+    return nd_optimizer_replace_subspace(run->optimizer, index,
+                                         nd_gradient_reducer_updates(run->reducer), sketch);
 }
 
 /* All owners find theirs at once, and send them then. */
 static nd_status replace_subspaces(nd_run *run, int64_t first, int64_t count)
 {
     const nd_projectors *projectors = nd_optimizer_projectors(run->optimizer);
-    const int64_t step = run->position.step;
+    const int64_t step = nd_gradient_reducer_updates(run->reducer);
     for (int64_t i = first; i < first + count; i++)
         if (run->masters[i].data && nd_projectors_due(projectors, i, step, NULL))
             ND_TRY(replace_subspace(run, i));

@@ -39,7 +39,7 @@ static void completes(const char *line, const char *expected)
         "bash -c 'PATH=$(dirname %s):$PATH; cd %s; source launch/completion/nanochat_dist.bash; "
         "compopt() { :; }; read -ra COMP_WORDS <<<\"%s\"; [[ \"%s\" == *\" \" ]] && "
         "COMP_WORDS+=(\"\"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); "
-        "_nanochat_dist nanochat_dist \"${COMP_WORDS[COMP_CWORD]}\" "
+        "_nanochat_dist nanochat_dist \"${COMP_WORDS[COMP_CWORD]#=}\" "
         "\"${COMP_WORDS[COMP_CWORD - 1]}\"; echo \"${COMPREPLY[*]}\"'",
         ND_BINARY, ND_SOURCE_DIR, line, line);
     cr_assert_str_eq(output, expected, "%s", line);
@@ -62,6 +62,20 @@ Test(help, completion_offers_subcommands_flags_configs_keys_and_choices)
     completes("nanochat_dist export --type tq", "tq2_0 tq1_0\n");
     completes("nanochat_dist --ver", "--version\n");
     completes("nanochat_dist eval --ver", "--version\n");
+}
+
+/* To bash "=" is a word of its own, which it does not pass as the one to complete; to zsh it is
+ * part of the word. */
+Test(help, completion_offers_the_same_after_a_flag_and_an_equals_sign)
+{
+    completes("nanochat_dist --config = quickst", "quickstart.ini\n");
+    completes("nanochat_dist eval --split =", "val train\n");
+    completes("nanochat_dist train --resume = no", "none\n");
+    completes("nanochat_dist tokenizer train --input = README", "README.md\n");
+    completes("nanochat_dist --set = model.hid", "model.hidden_dim=\n");
+    completes("nanochat_dist --set model.arch =", "\n");
+    completes("nanochat_dist --set = model.arch =", "\n");
+    completes("nanochat_dist --config=quickst", "--config=quickstart.ini\n");
 }
 
 Test(help, every_subcommand_prints_help_and_exits_with_0)
@@ -128,6 +142,17 @@ Test(help, scripts_check_the_same_where_posixly_correct_is_set)
     check("POSIXLY_CORRECT=1 $S/launch/modules.sh 2>&1 || echo \"exit $?\"");
 }
 
+Test(help, a_preset_configured_again_keeps_the_choices_that_were_made)
+{
+    check(
+        "d=$(mktemp -d); cd \"$d\"; cp $S/CMakePresets.json .; "
+        "echo 'cmake_minimum_required(VERSION 3.22)\nproject(none NONE)' > CMakeLists.txt; "
+        "for options in '-DND_CUDA=OFF -DBUILD_TESTING=OFF' ''; do "
+        "  cmake --preset release $options > out 2>&1 || cat out; "
+        "  [ $(grep -cE '^(ND_CUDA|BUILD_TESTING):.*=OFF' build/release/CMakeCache.txt) = 2 ] || "
+        "    grep -E '^(ND_CUDA|BUILD_TESTING):' build/release/CMakeCache.txt; done; rm -r \"$d\"");
+}
+
 Test(help, version_names_the_commit_the_build_and_the_libraries)
 {
     char output[4096];
@@ -166,8 +191,10 @@ Test(help, an_installed_program_finds_its_config_by_name_from_anywhere)
     char output[8192];
     const char *directory = nd_test_directory();
     const int installed =
-        nd_test_shell(output, sizeof output, "cmake --install $(dirname %s) --prefix %s/prefix",
-                      ND_BINARY, directory);
+        nd_test_shell(output, sizeof output,
+                      "umask 077; cmake --install $(dirname %s) --prefix %s/prefix && cd %s && "
+                      "! find prefix ! -perm -444 -print -o -type d ! -perm -111 -print | grep .",
+                      ND_BINARY, directory, directory);
     cr_assert_eq(installed, 0, "%s", output);
     const int code = nd_test_mpirun(output, sizeof output, 2,
                                     "--wdir %s prefix/bin/nanochat_dist --config quickstart "

@@ -50,3 +50,17 @@ Test(export_places, of_two_exports_to_one_place_a_whole_one_stays)
         "cat a b; test $x = 0 -a $y = 0 || exit 4; $B info --verify m.gguf || exit 5; "
         "test -z \"$(ls -d *.tmp)\" || exit 6; done");
 }
+
+/* Neither what a living process writes nor what may be another machine's. */
+Test(export_places, what_a_killed_export_left_goes_with_the_next_one)
+{
+    run("mkdir out; for type in 'gguf --type f32' safetensors; do "
+        "LD_PRELOAD=$IO ND_IO_FAULT=kill:4:$D/out $B export --checkpoint run --format $type --out "
+        "$D/out/m > log 2>&1; test $? = 137 || exit 1; dead=$(ls out); "
+        "live=$(echo $dead | sed \"s/^\\(m.[0-9]\\{10\\}\\).*\\(...\\).tmp$/\\1$$\\2.tmp/\"); "
+        "other=$(echo $dead | sed 's/^m../m.9/'); [ $dead != $live -a $dead != $other ] || exit 2; "
+        "echo > out/$live; echo > out/$other; echo > out/m.12.tmp; "
+        "$B export --checkpoint run --format $type --out $D/out/m || exit 3; "
+        "[ \"$(ls out | sort)\" = \"$(printf '%s\\n' m m.12.tmp $live $other | sort)\" ] || "
+        "{ ls out; echo $dead $live $other; exit 4; }; rm -r out/*; done");
+}

@@ -122,6 +122,36 @@ static void check_update(const char *name, const char *const *sets, double size)
     destroy_owner(&o);
 }
 
+/* The master after 20 steps from zero with the same gradient. Whatever the betas, its moments are
+ * its mean and its square. */
+static void move(owner *o, const char *beta1, const char *beta2)
+{
+    const char *const sets[] = {"training.optimizer_type=adamw", "training.weight_decay=0", beta1,
+                                beta2, NULL};
+    create_owner(o, "blk.1.ffn_gate.weight", sets);
+    memset(o->master.data, 0, nd_view_bytes(nd_as_const(o->master)));
+    for (int step = 0; step < 20; step++)
+        ND_ASSERT_OK(nd_optimizer_update(o->optimizer, o->index, o->master, nd_as_const(o->reduced),
+                                         1.0f, step));
+}
+
+Test(galore_updates, adamws_moments_have_no_bias_with_betas_near_1)
+{
+    owner exact, near;
+    double squares = 0.0, errors = 0.0;
+    move(&exact, "optimizer.adam_beta1=0.5", "optimizer.adam_beta2=0.5");
+    move(&near, "optimizer.adam_beta1=0.999", "optimizer.adam_beta2=0.99999");
+    for (int64_t i = 0; i < exact.master.rows * exact.master.cols; i++) {
+        const double w = ((const float *)exact.master.data)[i];
+        const double error = w - (double)((const float *)near.master.data)[i];
+        squares += w * w;
+        errors += error * error;
+    }
+    cr_assert_lt(sqrt(errors / squares), 2e-6, "%g", sqrt(errors / squares));
+    destroy_owner(&exact);
+    destroy_owner(&near);
+}
+
 /* A quarter of the singular values of a full-rank update, as large as those. */
 Test(galore_updates, updates_of_muon_lie_in_the_subspace)
 {

@@ -71,7 +71,7 @@ static int64_t reduce_step(int64_t step, int64_t at, float bad)
 {
     const nd_params *params = &f.model->params;
     int64_t nonfinite = -2;
-    nd_gradient_reducer_begin_step(f.reducer, step, 6 * step);
+    nd_gradient_reducer_begin_step(f.reducer, step, 0, 6 * step);
     for (int64_t j = 0; j < 6; j++) {
         const nd_gradient_leaf leaf = nd_gradient_reducer_begin(f.reducer, j);
         cr_assert_not(leaf.into.accumulate_layers || leaf.into.accumulate_others);

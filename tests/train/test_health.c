@@ -146,6 +146,35 @@ Test(health, a_nan_in_a_reduced_sketch_does_not_get_into_the_subspace)
     cr_assert(skipped[11] == 1 && isfinite(losses[11]));
 }
 
+/* One matrix gets a new subspace in each step. That of step 5, which is skipped, waits for step 6,
+ * and those after it are a step later. */
+Test(health, a_new_subspace_due_in_a_skipped_step_comes_with_the_next_update)
+{
+    static const char extra[] =
+        "--checkpoint-interval 1 --set logging.checkpoint_keep=0 "
+        "--set training.use_galore=true --set training.galore_rank=8 "
+        "--set training.galore_update_freq=100 --set training.optimizer_type=muon %s";
+    static const char fault[] = "nan@loss:samples=38-38";
+    char more[512];
+    snprintf(more, sizeof more, extra, "");
+    train(0, 0, "", "good", more);
+    train(0, 0, fault, "whole", more);
+    snprintf(more, sizeof more, extra, "--epochs 1");
+    train(2, 0, fault, "cut", more);
+    snprintf(more, sizeof more, extra, "--resume auto");
+    train(4, 0, fault, "cut", more);
+    assert_same("whole", "cut");
+    nd_test_run_scripts(
+        "of() { tr -d ' \n' <$1/checkpoints/step_000000$2/manifest.json | tr '{' '\n' |"
+        "  grep '\"part\":\"projector' | sed 's/\"file\":[^,]*,//' | sort; };"
+        "changed() { of $1 $2 > a; of $1 $3 > b; diff a b | sed -n 's/^> "
+        "[^:]*:\\([^,]*\\).*/\\1/p'; };",
+        "[ $(changed good 04 05 | wc -l) = 1 ] || exit 1; [ -z \"$(changed cut 04 05)\" ] || exit "
+        "2;"
+        "[ \"$(changed good 04 05)\" = \"$(changed cut 05 06)\" ] || exit 3;"
+        "[ \"$(changed good 10 11)\" = \"$(changed cut 11 12)\" ] || exit 4");
+}
+
 /* Steps 6 to 9 are bad, one more than may be skipped; the newest checkpoint is of step 8. */
 Test(health, too_many_bad_steps_take_the_run_back_and_past_their_data)
 {

@@ -115,6 +115,16 @@ Test(kill_points, of_the_removal_of_old_checkpoints_leave_the_new_one_and_no_par
     cr_assert(strstr(output, "step_00000004") == NULL, "%s", output);
 }
 
+/* No save follows that would remove it. */
+Test(kill_points, of_a_runs_last_removal_leave_nothing_behind_its_next_start)
+{
+    nd_test_run_scripts("ND_FAULT=kill@save_rotate:step=12:rank=0 $F --config $C --run-dir $D/run "
+                        "--set logging.checkpoint_keep=1 > log 2>&1; ls -A run/checkpoints > left;",
+                        "grep tmp_step left || exit 1; $T --resume auto > log || exit 2;"
+                        "[ -e run/checkpoints/step_00000012/manifest.json ] || exit 3;"
+                        "ls -A run/checkpoints > left; ! grep tmp left || exit 4");
+}
+
 /* One rank writes for a second or so while the other goes on into the next step. */
 Test(kill_points, of_a_step_beside_a_save_do_too)
 {

@@ -94,3 +94,22 @@ Test(limits, what_is_read_ahead_counts_as_memory)
     cr_assert(strstr(output, "lower training.prefetch_batches") != NULL, "%s", output);
 #endif
 }
+
+#if !defined __SANITIZE_ADDRESS__ &&                                                               \
+    !defined __SANITIZE_THREAD__ /* these map more than any limit */
+/* Whatever the limit, the program does not die of a signal; near it, it says why. */
+Test(limits, too_little_address_space_ends_a_run_with_an_error_that_names_the_limit)
+{
+    nd_test_run_scripts(
+        "export OMP_NUM_THREADS=1; run() { rm -rf run; ulimit -v $1; exec $B --config $C --run-dir "
+        "$D/run --set model.hidden_dim=256 --set training.seq_length=64 --set "
+        "hardware.precision=fp32 --total-steps $2 > log 2>&1; };"
+        "begun() { until grep -q step run/metrics.jsonl 2> /dev/null; do sleep 0.1; done; };",
+        "run unlimited 100000 & begun; peak=$(sed -n 's/VmPeak:[^0-9]*\\([0-9]*\\).*/\\1/p' "
+        "  /proc/$!/status); kill -9 $!; wait $!; "
+        "for percent in 65 80 85 90 95; do (run $((peak * percent / 100)) 1); x=$?;"
+        "  [ $x -lt 128 ] || { cat log; echo $peak $percent: $x; exit 1; }; done; "
+        "rm -rf run; run $((peak * 4 / 3)) 100000 & begun; kill -SEGV $!; wait $!; x=$?;"
+        "grep -q 'MiB of address space (ulimit -v)' log && [ $x = 1 ] || { cat log; exit 2; }");
+}
+#endif

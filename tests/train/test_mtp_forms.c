@@ -101,6 +101,18 @@ Test(mtp_forms, of_tokens_that_no_longer_count_are_neither_sent_nor_updated)
     }
 }
 
+Test(mtp_forms, of_tokens_that_no_step_trains_are_not_sent)
+{
+    double none[ND_TEST_STEPS_MAX], sent[ND_TEST_STEPS_MAX];
+    train(2, "none", forms[0], "--set training.use_mtp=false");
+    nd_test_metric(path_of("none"), "comm_bytes", none);
+    for (int f = 0; f < 2; f++) {
+        train(2, "run", forms[f], "--set training.mtp_until=0 --resume none");
+        cr_assert_eq(nd_test_metric(path_of("run"), "comm_bytes", sent), 12);
+        cr_assert_eq(sent[11], none[11], "%s: %g, without %g", forms[f], sent[11], none[11]);
+    }
+}
+
 Test(mtp_forms, evaluation_and_sampling_leave_their_parameters_behind)
 {
     for (int f = 0; f < 2; f++) {

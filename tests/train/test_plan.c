@@ -99,6 +99,42 @@ Test(plan, names_them_with_further_tokens_filtered_tokens_checkpointing_and_pack
                       "--set training.mtp_form=separate --resume none");
 }
 
+static nd_plan plan_of(const char *set, const char *more)
+{
+    static nd_config config;
+    nd_plan plan;
+    nd_config_defaults(&config);
+    ND_ASSERT_OK(nd_config_read_file(&config, config_path));
+    ND_ASSERT_OK(nd_config_set(&config, set, "test"));
+    ND_ASSERT_OK(nd_config_set(&config, more, "test"));
+    ND_ASSERT_OK(nd_plan_create(&config, 2, &plan));
+    return plan;
+}
+
+Test(plan, counts_nothing_of_further_tokens_that_no_step_trains)
+{
+    nd_test_shell(NULL, 0,
+                  "printf '[training]\nuse_mtp = true\nmtp_until = 0\n' | sed -i "
+                  "'/^.training.$/{r /dev/stdin\nd}' %s",
+                  config_path);
+    static const char *const forms[] = {"training.mtp_form=sequential",
+                                        "training.mtp_form=separate"};
+    for (int f = 0; f < 2; f++) {
+        nd_plan none = plan_of(forms[f], "training.use_mtp=false");
+        nd_plan never = plan_of(forms[f], "training.mtp_until=0");
+        nd_plan some = plan_of(forms[f], "training.mtp_until=0.5");
+        cr_assert_eq(never.flops_per_step, none.flops_per_step, "%s", forms[f]);
+        cr_assert_eq(never.flops_per_run, none.flops_per_run, "%s", forms[f]);
+        cr_assert_eq(nd_wire_bytes_sum(&never.wire), nd_wire_bytes_sum(&none.wire), "%s: %g, %g",
+                     forms[f], nd_wire_bytes_sum(&never.wire), nd_wire_bytes_sum(&none.wire));
+        cr_assert_gt(some.flops_per_step, none.flops_per_step);
+        cr_assert_gt(nd_wire_bytes_sum(&some.wire), nd_wire_bytes_sum(&none.wire));
+        nd_plan_destroy(&none);
+        nd_plan_destroy(&never);
+        nd_plan_destroy(&some);
+    }
+}
+
 Test(plan, says_what_does_not_fit_and_what_would_help)
 {
     char output[8192];

@@ -225,6 +225,18 @@ Test(resume, of_a_run_that_began_elsewhere_goes_back_there_until_it_has_saved)
               "%s", output);
 }
 
+Test(resume, of_a_run_that_began_in_a_long_path_goes_back_there_too)
+{
+    nd_test_run_scripts(
+        "long=$(printf 'a directory with a name of 48 characters, no more/%.0s' $(seq 40));"
+        "mkdir -p \"$long\"; $T --epochs 1 > out || exit 1; mv run \"$long\";",
+        "ND_FAULT=kill@report:step=11:rank=0 $F --config $C --checkpoint-interval 0 --run-dir "
+        "$D/run --resume \"$long/run\" > out 2>&1; $T --resume auto > out 2>&1 || exit 2;"
+        "grep -q 'resumed /.*characters, no more/' out || exit 3;"
+        "[ $(wc -l < run/metrics.jsonl) = 4 ] || exit 4;"
+        "awk 'length > 1000 { exit 1 }' run/config.ini || exit 5");
+}
+
 Test(resume, after_kill_9_of_a_rank_during_a_step)
 {
     char run[128];

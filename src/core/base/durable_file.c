@@ -1,11 +1,14 @@
 #include "core/base/durable_file.h"
 
 #include "core/base/directory.h"
+#include "core/base/rng.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <openssl/evp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,11 +75,74 @@ nd_status nd_file_write_synced(const char *path, const void *bytes, size_t size)
     return finish_synced(file, path, bytes, size);
 }
 
+static void directory_of(const char *path, char directory[PATH_MAX])
+{
+    snprintf(directory, PATH_MAX, "%s", path);
+    char *slash = strrchr(directory, '/');
+    if (!slash)
+        strcpy(directory, ".");
+    else if (slash == directory)
+        slash[1] = '\0';
+    else
+        *slash = '\0';
+}
+
+/* Ten digits for the running kernel and the namespace that this process's id is of; 0: unknown. */
+static long long place_of_process(void)
+{
+    char boot[64] = "";
+    struct stat namespace;
+    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+    const bool known =
+        file && fgets(boot, sizeof boot, file) && stat("/proc/self/ns/pid", &namespace) == 0;
+    if (file)
+        fclose(file);
+    return known ? (long long)(nd_rng_key(namespace.st_ino, boot) % 10000000000u) : 0;
+}
+
+/* Whether `name` is `path`'s name and a number that a process at this place gave it that has
+ * ended. */
+static bool is_dead(const char *path, const char *name, long long place)
+{
+    const char *slash = strrchr(path, '/'), *own = slash ? slash + 1 : path;
+    const size_t length = strlen(own);
+    long long written;
+    long number; /* the process's, and three digits */
+    int end = 0;
+    return strncmp(name, own, length) == 0 &&
+           sscanf(name + length, ".%10lld%ld" ND_TEMPORARY_SUFFIX "%n", &written, &number, &end) ==
+               2 &&
+           end > 0 && !name[length + (size_t)end] && written == place && number >= 1000 &&
+           kill((pid_t)(number / 1000), 0) != 0 && errno == ESRCH;
+}
+
+/* Removes what processes that were killed left unfinished beside `path`, as far as it can. */
+static void remove_dead(const char *path, long long place)
+{
+    char left[PATH_MAX];
+    directory_of(path, left);
+    const size_t length = strlen(left);
+    DIR *directory = place > 0 ? opendir(left) : NULL;
+    for (const struct dirent *entry; directory && (entry = readdir(directory));) {
+        if (!is_dead(path, entry->d_name, place) ||
+            (size_t)snprintf(left + length, sizeof left - length, "/%s", entry->d_name) >=
+                sizeof left - length)
+            continue;
+        if (unlink(left) != 0 && errno == EISDIR && nd_error_get()->status == ND_OK &&
+            nd_directory_remove(left) != ND_OK)
+            nd_error_clear();
+    }
+    if (directory)
+        closedir(directory);
+}
+
 nd_status nd_temporary_create(const char *path, char temporary[PATH_MAX], int *file)
 {
+    const long long place = place_of_process();
     int made = -1;
+    remove_dead(path, place);
     for (int i = 0; made < 0 && i < TEMPORARY_NAMES; i++) {
-        if (snprintf(temporary, PATH_MAX, "%s.%ld%03d%s", path, (long)getpid(), i,
+        if (snprintf(temporary, PATH_MAX, "%s.%010lld%ld%03d%s", path, place, (long)getpid(), i,
                      ND_TEMPORARY_SUFFIX) >= PATH_MAX)
             return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
         made = file ? open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)
@@ -89,18 +155,6 @@ nd_status nd_temporary_create(const char *path, char temporary[PATH_MAX], int *f
     if (file)
         *file = made;
     return ND_OK;
-}
-
-static void directory_of(const char *path, char directory[PATH_MAX])
-{
-    snprintf(directory, PATH_MAX, "%s", path);
-    char *slash = strrchr(directory, '/');
-    if (!slash)
-        strcpy(directory, ".");
-    else if (slash == directory)
-        slash[1] = '\0';
-    else
-        *slash = '\0';
 }
 
 static bool begins_with(const char *path, const char *magic)

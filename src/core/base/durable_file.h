@@ -14,7 +14,8 @@
 
 /* Creates a file to be renamed to `path` when it is finished, open for writing, or with `file` NULL
  * a directory. Its name is PATH.NUMBER.tmp and was nobody's, so that removing it removes nothing of
- * others. Errors: ND_EIO. */
+ * others. Removes those of PATH whose processes have ended, which this knows of its own kernel and
+ * namespace. Errors: ND_EIO. */
 nd_status nd_temporary_create(const char *path, char temporary[PATH_MAX], int *file);
 
 /* Checks that a new file may replace what is at `path`: nothing, an empty file, or a file that

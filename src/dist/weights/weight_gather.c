@@ -1,5 +1,6 @@
 #include "dist/weights/weight_gather.h"
 
+#include "core/model/mtp.h"
 #include "dist/weights/weight_wire.h"
 
 #include <stdlib.h>
@@ -253,7 +254,8 @@ nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const 
                                bool whole, nd_comm *comm)
 {
     const int ranks = gather->own->ranks;
-    for (int64_t i = 0; i < gather->own->count; i++)
+    const int64_t count = whole ? gather->own->count : nd_mtp_trained_params(model);
+    for (int64_t i = 0; i < count; i++)
         ND_TRY(add(gather, model, masters, i, whole, nd_comm_member(comm)));
     ND_TRY(ranks > 1 ? exchange(gather, model, whole, comm)
                      : load_streamed(gather, model, masters));

@@ -63,7 +63,8 @@ nd_status nd_weight_gather_add(nd_weight_gather *gather, nd_model *model, const 
 
 /* Updates every replica from the owners' masters [params.count] (data NULL where this rank is not
  * the owner): ternarized, converted, or changed towards the master. Changes need replicas that were
- * equal before; with `whole` no changes are sent. Weights that were added are not packed again.
+ * equal before; with `whole` no changes are sent, else nothing of weights that this step does not
+ * train. Weights that were added are not packed again.
  * Collective. Errors: ND_EPEER, ND_ENOMEM. */
 nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
                                bool whole, nd_comm *comm);

@@ -130,7 +130,8 @@ nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *l
 nd_status nd_checkpoint_supersede_one(const char *directory, int64_t step,
                                       char name[ND_CHECKPOINT_NAME_MAX]);
 
-/* Restores a checkpoint that a crash left half replaced. Not collective. Errors: ND_ECHECKPOINT. */
+/* Restores a checkpoint that a crash left half replaced, and removes those that it left half
+ * written or half removed. Not collective. Errors: ND_ECHECKPOINT. */
 nd_status nd_checkpoint_recover(const char *directory);
 
 /* Restores masters, optimizer state, step and tokens of a run from a checkpoint of the same model,

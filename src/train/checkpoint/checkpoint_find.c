@@ -1,5 +1,6 @@
 /* Lists and finds checkpoints. */
 #include "core/base/directory.h"
+#include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/fault_points.h"
 #include "train/run/identity.h"
@@ -318,6 +319,23 @@ nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *l
     return status;
 }
 
+/* Whatever stays is removed after the next save, or named then. */
+static nd_status remove_unfinished(const char *directory)
+{
+    nd_checkpoint_steps steps;
+    ND_TRY(nd_checkpoint_steps_list(directory, ND_CHECKPOINT_UNFINISHED, &steps));
+    for (int i = 0; i < steps.count; i++) {
+        char path[ND_CHECKPOINT_PATH_MAX];
+        nd_status status =
+            nd_checkpoint_step_path(path, directory, ND_CHECKPOINT_UNFINISHED, steps.list[i]);
+        ND_IF_OK(nd_directory_remove(path));
+        if (status != ND_OK)
+            nd_error_clear();
+    }
+    free(steps.list);
+    return ND_OK;
+}
+
 nd_status nd_checkpoint_recover(const char *directory)
 {
     nd_checkpoint_steps steps;
@@ -333,5 +351,6 @@ nd_status nd_checkpoint_recover(const char *directory)
             status = nd_rename_new(from, to, NULL);
     }
     free(steps.list);
+    ND_IF_OK(remove_unfinished(directory));
     return status == ND_EIO ? ND_ECHECKPOINT : status;
 }

@@ -127,9 +127,16 @@ bool nd_gradient_reducer_projects(const nd_gradient_reducer *r)
     return r->projects;
 }
 
-void nd_gradient_reducer_begin_step(nd_gradient_reducer *r, int64_t step, int64_t sample)
+int64_t nd_gradient_reducer_updates(const nd_gradient_reducer *r)
+{
+    return r->updates;
+}
+
+void nd_gradient_reducer_begin_step(nd_gradient_reducer *r, int64_t step, int64_t skipped,
+                                    int64_t sample)
 {
     r->step = step;
+    r->updates = step - skipped;
     r->sample = sample;
     memset(r->sums.squares, 0, (size_t)r->params->count * sizeof *r->sums.squares);
 }
@@ -138,7 +145,7 @@ void nd_gradient_reducer_begin_step(nd_gradient_reducer *r, int64_t step, int64_
 static int64_t sketch_piece(const nd_gradient_reducer *r, int64_t index)
 {
     int64_t place = 0;
-    nd_projectors_due(r->projectors, index, r->step, &place);
+    nd_projectors_due(r->projectors, index, r->updates, &place);
     return r->sums.piece_at[r->params->count] + place;
 }
 
@@ -297,7 +304,7 @@ nd_status nd_gradient_reducer_sketch(nd_gradient_reducer *r, int64_t index, nd_c
     const nd_view made =
         nd_view_of(r->slots.sketches[0].data, ND_F32, g->sketch, nd_galore_small(g));
     *sketch = nd_as_const(made);
-    return nd_projectors_sketch(r->projectors, index, r->step, made,
+    return nd_projectors_sketch(r->projectors, index, r->updates, made,
                                 nd_gradient_reducer_sum(r, index), 0.0f);
 }
 

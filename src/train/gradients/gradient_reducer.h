@@ -64,8 +64,13 @@ bool nd_gradient_reducer_runs_ahead(const nd_gradient_reducer *r);
 /* Whether the gradients of matrices that GaLore projects are projected before they are summed. */
 bool nd_gradient_reducer_projects(const nd_gradient_reducer *r);
 
-/* Begins a step. `step` counts from 0; `sample` is the first of the batch, over all ranks. */
-void nd_gradient_reducer_begin_step(nd_gradient_reducer *r, int64_t step, int64_t sample);
+/* Begins a step. `step` counts from 0, the steps `skipped` among them; `sample` is the first of the
+ * batch, over all ranks. */
+void nd_gradient_reducer_begin_step(nd_gradient_reducer *r, int64_t step, int64_t skipped,
+                                    int64_t sample);
+
+/* The steps with an update before this one, by which new subspaces are due. */
+int64_t nd_gradient_reducer_updates(const nd_gradient_reducer *r);
 
 /* Begins micro-batch j of this rank; they must come in order. */
 nd_gradient_leaf nd_gradient_reducer_begin(nd_gradient_reducer *r, int64_t j);

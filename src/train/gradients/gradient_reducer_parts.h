@@ -46,6 +46,7 @@ struct nd_gradient_reducer {
     bool projects, immediate;
     bool apart; /* immediate, and a layer is reduced while the next computes its gradients */
     int64_t step, sample; /* current */
+    int64_t updates;      /* steps with an update before */
     nd_gradient_slots slots;
     nd_gradient_sums sums;
     nd_error_feedback feedback;

@@ -97,7 +97,7 @@ nd_status nd_gradient_slots_reserve(nd_gradient_reducer *r, nd_arena *arena)
 nd_view nd_gradient_slots_sketch(const nd_gradient_reducer *r, int slot, int64_t index)
 {
     int64_t place;
-    if (!r->projects || !nd_projectors_due(r->projectors, index, r->step, &place))
+    if (!r->projects || !nd_projectors_due(r->projectors, index, r->updates, &place))
         return (nd_view){0};
     const nd_galore *g = nd_projectors_shape(r->projectors, index);
     const nd_view row = nd_view_rows(r->slots.sketches[slot], place, 1);
@@ -110,7 +110,7 @@ static bool repeats(const nd_gradient_reducer *r, bool last)
     if (r->immediate || (nd_gradient_reducer_overlaps(r) && last))
         return false;
     for (int64_t i = 0; r->projects && i < r->params->count; i++)
-        if (nd_projectors_due(r->projectors, i, r->step, NULL))
+        if (nd_projectors_due(r->projectors, i, r->updates, NULL))
             return false;
     return true;
 }
@@ -163,7 +163,8 @@ static nd_status fill_slot(nd_gradient_reducer *r, int64_t index)
     const nd_view sketch = nd_gradient_slots_sketch(r, slot, index);
     if (!sketch.data)
         return ND_OK;
-    return nd_projectors_sketch(r->projectors, index, r->step, sketch, nd_as_const(written), beta);
+    return nd_projectors_sketch(r->projectors, index, r->updates, sketch, nd_as_const(written),
+                                beta);
 }
 
 static nd_status merge(nd_backend *b, nd_view lower, nd_view upper)

@@ -25,7 +25,7 @@ static void count_operations(const nd_config *config, nd_model_config model, nd_
 {
     const double tokens = (double)plan->tokens_per_step;
     const int64_t last = config->training.total_steps - 1;
-    plan->flops_per_step = tokens * nd_model_operations(model, nd_model_extra_heads(&model), 1.0);
+    plan->flops_per_step = tokens * nd_model_operations(model, nd_mtp_active_heads(&model), 1.0);
     for (int64_t step = 0; step <= last;) {
         const int64_t heads = active_heads(config, &model, step);
         int64_t same = step, other = last + 1; /* the number of heads never grows */

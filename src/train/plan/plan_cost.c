@@ -1,5 +1,6 @@
 #include "train/plan/plan_cost.h"
 
+#include "core/model/mtp.h"
 #include "dist/reduction/grad_compression.h"
 #include "dist/transport/wire_sizes.h"
 #include "train/plan/operations.h"
@@ -32,11 +33,11 @@ typedef struct table {
     double passes, optimizer; /* seconds: of one rank's micro-batches; of updating everything */
 } table;
 
-/* Operations of a token's passes while all heads are active. */
+/* What follows is of a run's first step: later ones train no more heads. */
 static nd_pass_operations token_operations(const nd_config *c, const nd_model_config *m)
 {
     const double kept = c->training.use_collider ? 1.0 - c->training.collider_sparsity : 1.0;
-    return nd_pass_operations_of(m, nd_model_extra_heads(m), kept);
+    return nd_pass_operations_of(m, nd_mtp_active_heads(m), kept);
 }
 
 static double pass_flops(const nd_config *c, const nd_model_config *m)
@@ -47,7 +48,7 @@ static double pass_flops(const nd_config *c, const nd_model_config *m)
 static double update_flops(const nd_run *run)
 {
     double sum = 0.0;
-    for (int64_t i = 0; i < run->model->params.count; i++)
+    for (int64_t i = 0; i < nd_mtp_trained_params(run->model); i++)
         sum += nd_optimizer_cost(&run->config, &run->model->params.list[i]);
     return sum;
 }
@@ -82,7 +83,8 @@ static nd_status list_groups(table *t)
     t->groups = calloc((size_t)layers + 3, sizeof *t->groups);
     ND_FAIL_IF(!t->groups, ND_ENOMEM, "no memory for the layers of a plan");
     double done = o.start;
-    t->groups[t->groups_count++] = (group){norm, params->count - norm, done / o.all};
+    t->groups[t->groups_count++] =
+        (group){norm, nd_mtp_trained_params(t->run->model) - norm, done / o.all};
     for (int64_t l = layers - 1; l > 0; l--) {
         done += o.layer;
         t->groups[t->groups_count++] = (group){nd_params_layer_index(params, l, ND_ATTN_NORM),
@@ -141,7 +143,7 @@ static bool sends_weights_ahead(const table *t)
     const nd_run *run = t->run;
     double *updates = t->streams, longest = 0.0; /* not filled yet */
     const double seconds_per_flop = t->optimizer / update_flops(run);
-    for (int64_t i = 0; i < run->model->params.count; i++) {
+    for (int64_t i = 0; i < nd_mtp_trained_params(run->model); i++) {
         const double update =
             nd_optimizer_cost(&run->config, &run->model->params.list[i]) * seconds_per_flop;
         for (int owner = -1; (owner = nd_ownership_next(&run->own, i, owner)) >= 0;)
@@ -166,7 +168,7 @@ static void list_exchanges(table *t)
     const nd_run *run = t->run;
     const double least = (double)nd_weight_gather_least(run->own.ranks, part_bytes(run));
     const bool ahead = sends_weights_ahead(t);
-    const group all = {0, run->model->params.count, 1.0}, *groups = &all;
+    const group all = {0, nd_mtp_trained_params(run->model), 1.0}, *groups = &all;
     int64_t count = 1;
     double waiting = 0.0;
     if (nd_gradient_reducer_immediate(run->reducer)) {
@@ -183,7 +185,7 @@ static void list_exchanges(table *t)
                 waiting = 0.0;
             }
         }
-    for (int64_t i = 0; i < run->model->params.count; i++)
+    for (int64_t i = 0; i < nd_mtp_trained_params(run->model); i++)
         if (nd_weight_gather_streams(&run->gather, &run->model->weights[i]))
             add_code_bytes(t, i, t->exchanges);
     t->exchanges++;
@@ -233,6 +235,7 @@ static nd_status list_parts(table *t, nd_cost_work *work)
     const nd_run *run = t->run;
     const bool overlap = overlaps(run), immediate = nd_gradient_reducer_immediate(run->reducer);
     const nd_params *params = &run->model->params;
+    const int64_t trained = nd_mtp_trained_params(run->model);
     const double local = (double)run->local_micro_batches;
     const double seconds_per_flop = t->optimizer / update_flops(run);
     int64_t owners = 0; /* summed over parameters */
@@ -262,10 +265,9 @@ static nd_status list_parts(table *t, nd_cost_work *work)
                 exchanges_after(t, g)};
     }
     if (!immediate)
-        t->parts[0] =
-            (nd_cost_part){t->passes, t->pieces, t->pieces_count,
-                           (double)nd_gradient_reducer_norm_bytes(run->reducer, 0, params->count),
-                           t->exchanges - 1};
+        t->parts[0] = (nd_cost_part){
+            t->passes, t->pieces, t->pieces_count,
+            (double)nd_gradient_reducer_norm_bytes(run->reducer, 0, trained), t->exchanges - 1};
     const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
     *work = (nd_cost_work){.leaves = tree ? run->micro_batches : run->comm->size,
                            .parts = t->parts,

@@ -1,5 +1,6 @@
 #include "train/plan/plan_wire.h"
 
+#include "core/model/mtp.h"
 #include "dist/reduction/gradient_wire.h"
 #include "dist/reduction/tree_reduction.h"
 #include "train/outer_step.h"
@@ -69,8 +70,9 @@ static void weight_bytes(const nd_run *run, bool whole, double *codes, double *d
 {
     const nd_params *params = &run->model->params;
     const double takers = run->comm->size - run->comm->size / run->own.ranks;
+    const int64_t count = whole ? params->count : nd_mtp_trained_params(run->model);
     *codes = *dense = 0.0;
-    for (int64_t i = 0; i < params->count; i++)
+    for (int64_t i = 0; i < count; i++)
         *(params->list[i].role == ND_ROLE_TERNARY ? codes : dense) +=
             takers * (double)nd_weight_gather_bytes(&run->gather, run->model, i, whole);
 }
@@ -78,16 +80,16 @@ static void weight_bytes(const nd_run *run, bool whole, double *codes, double *d
 /* For a run without rounds, or within one worker. */
 static nd_wire_bytes bytes_of_worker(const nd_run *run)
 {
-    const nd_params *params = &run->model->params;
+    const int64_t trained = nd_mtp_trained_params(run->model);
     const int ranks = run->comm->size;
     const int64_t steps = run->config.training.total_steps;
     const double takers = ranks - ranks / run->own.ranks; /* weights go to all but their owners */
     /* A rank sends norms, and 24 bytes per micro-batch, to all others. */
     nd_wire_bytes b = {.reports =
                            ranks * (ranks - 1.0) *
-                           ((double)nd_gradient_reducer_norm_bytes(run->reducer, 0, params->count) +
+                           ((double)nd_gradient_reducer_norm_bytes(run->reducer, 0, trained) +
                             24.0 * (double)run->local_micro_batches)};
-    for (int64_t i = 0; i < params->count; i++) {
+    for (int64_t i = 0; i < trained; i++) {
         const int64_t sketch = sketch_values(run, i);
         const double renewed =
             (double)nd_projectors_replacements(nd_optimizer_projectors(run->optimizer), i, steps) /

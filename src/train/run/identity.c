@@ -17,8 +17,8 @@
 #define RUN_ID_COMMENT "; run_id = "
 #define BASE_COMMENT "; resumed = "
 
-/* A path that is no line of a configuration is not remembered. */
-enum { BASE_MAX = 950 };
+/* Bytes of a path on a line of a configuration, which its other directories follow on. */
+enum { BASE_PART = 900 };
 
 /* Finishes a growing text; the caller frees `*text`, even after an error. */
 static nd_status close_text(FILE *memory, char **text)
@@ -95,7 +95,7 @@ void nd_identity_write_comments(const nd_identity *i, FILE *out)
             i->run_id, i->config_sha256, i->data_sha256, i->version, i->commit);
 }
 
-/* What follows `name` in the comments of RUN/config.ini. */
+/* What follows `name` in the comments of RUN/config.ini, on all lines that have it. */
 static nd_status read_comment(const char *run_dir, const char *name, char *value, size_t length,
                               bool *exists)
 {
@@ -103,16 +103,17 @@ static nd_status read_comment(const char *run_dir, const char *name, char *value
     char path[ND_CONFIG_TEXT_MAX + 32];
     const size_t start = strlen(name);
     void *text;
-    size_t size;
+    size_t size, used = 0;
     value[0] = '\0';
     snprintf(path, sizeof path, "%s/config.ini", run_dir);
     ND_TRY(nd_path_exists(path, exists));
     if (!*exists)
         return ND_OK;
     ND_TRY(nd_read_whole_file(path, CONFIG_BYTES_MAX, ND_EIO, &text, &size));
-    for (const char *line = text; !value[0] && *line; line += *line == '\n') {
+    for (const char *line = text; used < length && *line; line += *line == '\n') {
         if (strncmp(line, name, start) == 0)
-            snprintf(value, length, "%.*s", (int)strcspn(line + start, "\r\n"), line + start);
+            used += (size_t)snprintf(value + used, length - used, "%.*s",
+                                     (int)strcspn(line + start, "\r\n"), line + start);
         line += strcspn(line, "\n");
     }
     *exists = size > 0;
@@ -131,8 +132,17 @@ nd_status nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE], bool *for
 
 void nd_run_base_write(const char *checkpoint, FILE *out)
 {
-    if (!strpbrk(checkpoint, "\r\n") && strlen(checkpoint) < BASE_MAX)
-        fprintf(out, BASE_COMMENT "%s\n\n", checkpoint);
+    if (strpbrk(checkpoint, "\r\n"))
+        return;
+    while (*checkpoint) {
+        size_t part = strlen(checkpoint);
+        if (part > BASE_PART)
+            for (part = BASE_PART; part > 1 && checkpoint[part] != '/';)
+                part--;
+        fprintf(out, BASE_COMMENT "%.*s\n", (int)part, checkpoint);
+        checkpoint += part;
+    }
+    fputc('\n', out);
 }
 
 nd_status nd_run_base_read(const char *run_dir, char *checkpoint, size_t size)

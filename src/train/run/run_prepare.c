@@ -1,5 +1,6 @@
 /* A run's parameters, their owners and its workers, before there is data or memory; and its end. */
 #include "dist/device.h"
+#include "optim/mtp_schedule.h"
 #include "train/outer_step.h"
 #include "train/run/run_backend.h"
 
@@ -120,7 +121,9 @@ done:
 /* A run without rounds, or a worker of another. */
 static nd_status prepare_worker(nd_run *run)
 {
-    const nd_model_config model_config = nd_model_config_from(&run->config);
+    nd_model_config model_config = nd_model_config_from(&run->config);
+    nd_mtp_weights(&run->config, 0,
+                   model_config.loss.offset_weight); /* later ones are not larger */
     ND_TRY(split_batch(run));
     ND_TRY(set_groups(run));
     run->backend->log = &run->log;
