@@ -75,7 +75,7 @@ cluster=()
 [ "$(id -u)" -ne 0 ] || ! unshare --mount --net --pid --fork true 2>/dev/null || cluster=(--cluster)
 launch/install_deps.sh --build --test --report "${cluster[@]}"
 say "build, preset $preset"
-cmake --preset "$preset" -DBUILD_TESTING=ON --log-level=WARNING
+cmake --preset "$preset" --log-level=WARNING
 chosen=(--preset "$preset" ${only:+--tests-regex "$only"} ${skip:+--exclude-regex "$skip"})
 targets=()
 if [ -n "$only$skip" ]; then # module/test_thing[.isa] is the program module_test_thing; docs want all
