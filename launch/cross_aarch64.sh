@@ -6,18 +6,19 @@
 # has none for aarch64. Needs root, a network, 5 GB of disk, and the packages debootstrap and
 # qemu-user-static.
 #
-#   launch/cross_aarch64.sh [--dir DIR] [--suite SUITE] [--mirror URL] [--only REGEX]
+#   launch/cross_aarch64.sh [--dir DIR] [--suite SUITE] [--mirror URL] [--only REGEX] [--cpu CPU]
 #
 #   --dir DIR      keep the root and the log of the tests there, and use again what is there
 #   --suite SUITE  of Debian (trixie)
 #   --mirror URL   where the packages are (that of this system's own apt sources)
 #   --only REGEX   the test programs to build and run, by module/name (those four modules)
+#   --cpu CPU      what qemu emulates: neoverse-n1 has dot products but no SVE (all that it knows)
 set -euo pipefail
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 . "$root/launch/bare_root.sh"
 
-dir='' suite=trixie mirror='' only='^(core|optim|data|dist)/test_[a-z0-9_]*$'
-options 'dir suite mirror only' "$@"
+dir='' suite=trixie mirror='' cpu='' only='^(core|optim|data|dist)/test_[a-z0-9_]*$'
+options 'dir suite mirror only cpu' "$@"
 bare_root_ready
 command -v qemu-aarch64-static >/dev/null || fail 'needs qemu: apt-get install qemu-user-static'
 
@@ -62,7 +63,8 @@ inside "$suite" "set -e
     cmake --build --preset release --parallel $(cores) --target nanochat_dist ranks_comm ranks_faults \$tests"
 log=$dir/aarch64.tests.log
 said=0
-inside "$suite" "ctest --preset release --tests-regex '$only' --timeout 3000" 2>&1 |
+inside "$suite" "ctest --preset release --tests-regex '$only' --timeout 3000" \
+    ${cpu:+"QEMU_CPU=$cpu"} 2>&1 |
     tee "$log" || said=1
 echo "cross_aarch64: $log has what failed, if anything"
 exit $said
