@@ -236,6 +236,17 @@ Test(plan, the_bytes_over_links_do_not_depend_on_the_size_of_micro_batches)
                                few[host][way], many[host][way]);
 }
 
+Test(plan, one_rank_exposes_no_communication)
+{
+    char output[8192];
+    cr_assert_eq(nd_test_shell(output, sizeof output,
+                               "%s plan --config %s --bandwidth 1 --step-ms 100 --simulate",
+                               ND_BINARY, config_path),
+                 0, "%s", output);
+    for (const char *at = output; (at = strstr(at, "exposed communication")); at++)
+        cr_assert_eq(strtod(at + strlen("exposed communication"), NULL), 0.0, "%s", output);
+}
+
 Test(plan, refuses_a_batch_that_the_ranks_cannot_share)
 {
     char output[8192];
