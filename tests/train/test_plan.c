@@ -135,6 +135,16 @@ Test(plan, counts_nothing_of_further_tokens_that_no_step_trains)
     }
 }
 
+/* Collider ends before the run does. */
+Test(plan, names_the_workspace_of_steps_that_filter_nothing)
+{
+    nd_test_shell(NULL, 0,
+                  "sed -i 's/^seq_length = .*/seq_length = 64\\nuse_collider = true/; "
+                  "s/^hidden_dim = .*/hidden_dim = 64/' %s",
+                  config_path);
+    check_against_run(1, "training.micro_batch_size=8", "--set training.micro_batch_size=8");
+}
+
 Test(plan, says_what_does_not_fit_and_what_would_help)
 {
     char output[8192];
