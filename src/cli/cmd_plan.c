@@ -4,6 +4,7 @@
 #include "train/plan/plan.h"
 #include "train/plan/plan_choice.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -26,7 +27,7 @@ static nd_status parse_bytes(const char *text, size_t *bytes)
     return ND_FAIL(ND_ECONFIG, "--device-memory: '%.40s' is not a size such as 24GiB", text);
 }
 
-/* Options that describe the machine, in the units of the command line; 0: not given. */
+/* Options that describe the machine, in the units of the command line. */
 typedef struct machine_arguments {
     int64_t hosts;
     double bandwidth, latency, local_bandwidth, local_latency; /* Gbit/s, us */
@@ -36,8 +37,13 @@ typedef struct machine_arguments {
     bool simulate, groups;
 } machine_arguments;
 
-static const machine_arguments unknown_machine = {
-    .latency = 50.0, .local_bandwidth = 64.0, .local_latency = 2.0, .add_rate = 5.0};
+static const machine_arguments unknown_machine = {.hosts = -1, /* not given, as NaN */
+                                                  .bandwidth = NAN,
+                                                  .step_ms = NAN,
+                                                  .latency = 50.0,
+                                                  .local_bandwidth = 64.0,
+                                                  .local_latency = 2.0,
+                                                  .add_rate = 5.0};
 
 /* Without --bandwidth no time is predicted, and what describes the machine has no meaning. */
 static nd_status check_no_machine(const machine_arguments *a)
@@ -47,7 +53,7 @@ static nd_status check_no_machine(const machine_arguments *a)
         const char *flag;
         bool given;
     } options[] = {{"--flops", a->flops != NULL},
-                   {"--step-ms", a->step_ms != u->step_ms},
+                   {"--step-ms", !isnan(a->step_ms)},
                    {"--optimizer-ms", a->optimizer_ms != u->optimizer_ms},
                    {"--simulate", a->simulate},
                    {"--groups", a->groups},
@@ -69,24 +75,25 @@ static nd_status check_machine(const machine_arguments *a, int64_t ranks)
 {
     const struct {
         const char *flag;
-        double value;
-    } positive[] = {{"--bandwidth", a->bandwidth},
-                    {"--local-bandwidth", a->local_bandwidth},
-                    {"--add-rate", a->add_rate}};
-    for (size_t i = 0; i < sizeof positive / sizeof positive[0]; i++)
-        ND_FAIL_IF(!(positive[i].value > 0.0 && positive[i].value <= 1e6), ND_ECONFIG,
-                   "%s: %g is not above 0 and at most 1e6", positive[i].flag, positive[i].value);
-    ND_FAIL_IF(!(a->latency >= 0.0 && a->local_latency >= 0.0 && a->core_cost >= 0.0), ND_ECONFIG,
-               "--latency, --local-latency and --core-cost: %g, %g and %g are not 0 or more",
-               a->latency, a->local_latency, a->core_cost);
+        double value, low, high;
+    } ranges[] = {{"--bandwidth", a->bandwidth, 1e-6, 1e6},
+                  {"--local-bandwidth", a->local_bandwidth, 1e-6, 1e6},
+                  {"--add-rate", a->add_rate, 1e-6, 1e6},
+                  {"--latency", a->latency, 0.0, 1e9},
+                  {"--local-latency", a->local_latency, 0.0, 1e9},
+                  {"--core-cost", a->core_cost, 0.0, 1e6},
+                  {"--step-ms", a->step_ms, 1e-6, 1e12}};
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
+        ND_FAIL_IF(ranges[i].value < ranges[i].low || ranges[i].value > ranges[i].high, ND_ECONFIG,
+                   "%s: %g is not from %g to %g", ranges[i].flag, ranges[i].value, ranges[i].low,
+                   ranges[i].high);
     if (a->hosts < 1 || a->hosts > ranks)
         return ND_FAIL(ND_ECONFIG, "--hosts: %lld is not from 1 to the number of ranks, %lld",
                        (long long)a->hosts, (long long)ranks);
-    if ((a->flops != NULL) == (a->step_ms > 0.0))
+    if ((a->flops != NULL) == !isnan(a->step_ms))
         return ND_FAIL(ND_ECONFIG, "the time of a step needs --bandwidth and what a rank computes: "
                                    "either --flops or --step-ms");
-    if (a->step_ms < 0.0 || a->optimizer_ms < 0.0 ||
-        (a->optimizer_ms > 0.0 && a->optimizer_ms >= a->step_ms))
+    if (a->optimizer_ms < 0.0 || (a->optimizer_ms > 0.0 && !(a->optimizer_ms < a->step_ms)))
         return ND_FAIL(ND_ECONFIG, "--optimizer-ms: %g is not a part of --step-ms, %g",
                        a->optimizer_ms, a->step_ms);
     return ND_OK;
@@ -129,7 +136,7 @@ static nd_status describe_machine(const nd_config *config, const machine_argumen
                                  .add_per_byte = 1e-9 / a->add_rate,
                                  .core_per_byte = 1e-9 * a->core_cost,
                                  .hosts = (int)a->hosts,
-                                 .step = a->step_ms * 1e-3,
+                                 .step = isnan(a->step_ms) ? 0.0 : a->step_ms * 1e-3,
                                  .optimizer = a->optimizer_ms * 1e-3};
     return parse_flops(config, a, ranks, &machine->flops);
 }
@@ -201,7 +208,7 @@ static nd_status plan_and_print(const nd_config_arguments *source, int ranks, bo
     if (config.old_names[0])
         fprintf(stderr, "config: old names, still accepted: %s\n", config.old_names);
     ND_TRY(nd_config_check_model(&config));
-    if (given->bandwidth != 0.0) {
+    if (!isnan(given->bandwidth)) {
         ND_TRY(describe_machine(&config, given, ranks, &machine));
         ND_TRY(choose_as_a_run(&config, ranks, &machine, memory, &chosen));
     }
@@ -210,7 +217,7 @@ static nd_status plan_and_print(const nd_config_arguments *source, int ranks, bo
         ND_IF_OK(nd_plan_measure_workspace(&config, &plan));
     if (status == ND_OK)
         nd_plan_print(&plan, &config, device_memory, stdout);
-    if (given->bandwidth != 0.0)
+    if (!isnan(given->bandwidth))
         ND_IF_OK(predict_time(&config, given, ranks, &machine, &chosen));
     nd_plan_destroy(&plan);
     return status;
@@ -267,11 +274,11 @@ nd_status nd_cli_plan(int argc, char **argv)
         return ND_FAIL(ND_ECONFIG, "--ranks: %lld is not from 1 to 1000000", (long long)ranks);
     if (memory)
         ND_TRY(parse_bytes(memory, &bytes));
-    if (machine.bandwidth == 0.0)
+    if (isnan(machine.bandwidth))
         ND_TRY(check_no_machine(&machine));
-    if (machine.hosts == 0)
+    if (machine.hosts == unknown_machine.hosts)
         machine.hosts = ranks;
-    if (machine.bandwidth != 0.0)
+    if (!isnan(machine.bandwidth))
         ND_TRY(check_machine(&machine, ranks));
     return plan_and_print(&source, (int)ranks, workspace, bytes, &machine);
 }

@@ -1,7 +1,10 @@
 #include "dist/launcher.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 typedef struct launcher {
     const char *name;
@@ -54,13 +57,58 @@ static const launcher *find_launcher(void)
     return getenv("RANK") && getenv("MASTER_ADDR") ? &pytorch : NULL;
 }
 
-bool nd_launcher_has_mpi(void)
+/* A variable that a launcher sets for ranks that MPI may join; NULL: none is set. */
+static const char *mark_of_ranks(void)
 {
     static const char *const marks[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
     for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++)
         if (getenv(marks[i]))
-            return true;
-    return false;
+            return marks[i];
+    return NULL;
+}
+
+bool nd_launcher_has_mpi(void)
+{
+    return mark_of_ranks() != NULL;
+}
+
+static bool began_with_variable(pid_t process, const char *name)
+{
+    char path[64], *entry = NULL;
+    size_t size = 0;
+    const size_t length = strlen(name);
+    bool found = false;
+    snprintf(path, sizeof path, "/proc/%ld/environ", (long)process);
+    FILE *file = fopen(path, "re");
+    while (file && !found && getdelim(&entry, &size, '\0', file) > 0)
+        found = strncmp(entry, name, length) == 0 && entry[length] == '=';
+    free(entry);
+    if (file)
+        fclose(file);
+    return found;
+}
+
+static pid_t parent_of(pid_t process)
+{
+    char path[64], text[512];
+    long parent = 0;
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)process);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0;
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    const char *name_end = strrchr(text, ')'); /* "12 (name) S 1 ..." */
+    return name_end && sscanf(name_end, ") %*c %ld", &parent) == 1 ? (pid_t)parent : 0;
+}
+
+pid_t nd_launcher_process(void)
+{
+    const char *mark = mark_of_ranks();
+    pid_t process = getppid();
+    while (mark && process > 1 && began_with_variable(process, mark))
+        process = parent_of(process);
+    return process;
 }
 
 const char *nd_launcher_name(void)

@@ -78,6 +78,20 @@ Test(machine, a_group_that_cannot_be_seen_leaves_the_root_of_the_container)
     cr_assert_eq(g.memory_remaining, 1048576);
 }
 
+/* The kernel takes such pages back before it kills anything. */
+Test(machine, pages_of_files_do_not_count_as_taken)
+{
+    put("job", "memory.max", "5000\n");
+    put("job", "memory.current", "4900\n");
+    put("job", "memory.stat", "anon 900\nfile 4000\ninactive_file 3000\nactive_file 1000\n");
+    put("memory/job", "memory.limit_in_bytes", "5000\n");
+    put("memory/job", "memory.usage_in_bytes", "4500\n");
+    put("memory/job", "memory.stat",
+        "inactive_file 1\ntotal_inactive_file 1000\ntotal_active_file 500\n");
+    cr_assert_eq(in_groups("0::/job\n").memory_remaining, 4100);
+    cr_assert_eq(in_groups("4:memory:/job\n").memory_remaining, 2000);
+}
+
 Test(machine, groups_without_limits_or_with_nonsense_limit_nothing)
 {
     put(".", "cpu.max", "many 0\n");

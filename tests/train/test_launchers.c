@@ -73,3 +73,16 @@ Test(launchers, mpirun_inside_a_slurm_job_trains)
     cr_assert_eq(code, 0, "%s", output);
     cr_assert(strstr(output, "over 2 ranks (mpi)") != NULL, "%s", output);
 }
+
+/* A script around each rank stands between it and mpirun, whose output is a file. */
+Test(launchers, the_log_of_ranks_within_a_script_redraws_nothing_in_a_file)
+{
+    const int code = nd_test_shell(
+        output, sizeof output,
+        "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 "
+        "mpirun --oversubscribe -np 2 sh -c '\"$@\"; exit $?' sh %s --config %s --run-dir %s/run "
+        "--total-steps 1",
+        ND_BINARY, nd_test_here.config, nd_test_here.directory);
+    cr_assert_eq(code, 0, "%s", output);
+    cr_assert(strchr(output, '\r') == NULL, "%s", output);
+}

@@ -2,6 +2,7 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -46,6 +47,26 @@ Test(limits, an_empty_omp_num_threads_is_none)
                                    ND_BINARY, nd_test_here.config, nd_test_here.directory);
     cr_assert_eq(code, 0, "exit %d: %s", code, output);
     cr_assert(strstr(output, " 1 thread;") != NULL, "%s", output);
+}
+
+static int threads_with(const char *variables)
+{
+    const int code =
+        nd_test_shell(output, sizeof output,
+                      "unset OMP_NUM_THREADS; %s %s --config %s --run-dir %s/run "
+                      "--total-steps 1",
+                      variables, ND_BINARY, nd_test_here.config, nd_test_here.directory);
+    const char *line = strstr(output, "compute CPU with "),
+               *count = line ? strchr(line, ',') : NULL;
+    cr_assert(code == 0 && count, "exit %d: %s", code, output);
+    return atoi(count + 1);
+}
+
+Test(limits, openmp_decides_how_many_threads_there_can_be)
+{
+    cr_assert_eq(threads_with("OMP_PROC_BIND=close"), threads_with(""), "bound, but not to one");
+    cr_assert_eq(threads_with("OMP_PLACES={0}"), 1);
+    cr_assert_eq(threads_with("OMP_THREAD_LIMIT=1"), 1);
 }
 
 /* Keys and values of the whole context would take 512 MiB or more. */

@@ -135,6 +135,16 @@ Test(plan, counts_nothing_of_further_tokens_that_no_step_trains)
     }
 }
 
+/* Collider ends before the run does. */
+Test(plan, names_the_workspace_of_steps_that_filter_nothing)
+{
+    nd_test_shell(NULL, 0,
+                  "sed -i 's/^seq_length = .*/seq_length = 64\\nuse_collider = true/; "
+                  "s/^hidden_dim = .*/hidden_dim = 64/' %s",
+                  config_path);
+    check_against_run(1, "training.micro_batch_size=8", "--set training.micro_batch_size=8");
+}
+
 Test(plan, says_what_does_not_fit_and_what_would_help)
 {
     char output[8192];
@@ -234,6 +244,17 @@ Test(plan, the_bytes_over_links_do_not_depend_on_the_size_of_micro_batches)
         for (int way = 0; way < 2; way++)
             cr_assert_float_eq(few[host][way], many[host][way], 1e-3, "host %d: %g, %g MiB", host,
                                few[host][way], many[host][way]);
+}
+
+Test(plan, one_rank_exposes_no_communication)
+{
+    char output[8192];
+    cr_assert_eq(nd_test_shell(output, sizeof output,
+                               "%s plan --config %s --bandwidth 1 --step-ms 100 --simulate",
+                               ND_BINARY, config_path),
+                 0, "%s", output);
+    for (const char *at = output; (at = strstr(at, "exposed communication")); at++)
+        cr_assert_eq(strtod(at + strlen("exposed communication"), NULL), 0.0, "%s", output);
 }
 
 Test(plan, refuses_a_batch_that_the_ranks_cannot_share)

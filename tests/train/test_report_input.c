@@ -85,7 +85,8 @@ Test(report_input, runs_cut_short_have_curves_of_their_own_beside_the_mean_of_th
 Test(report_input, names_of_any_characters_leave_pictures_and_commands_whole)
 {
     run("for n in \"$(printf 'control\\001')\" \"$(printf 'bad\\377')\" \"$(printf 'new\\nline')\" "
-        "'a`b' '; touch executed' '<&\"'; do mkdir \"$n\"; line 1 3 > \"$n/metrics.jsonl\"; "
+        "'a`b' '; touch executed' '<&\"' $(printf '%0255d' 0); do mkdir \"$n\"; line 1 3 > "
+        "\"$n/metrics.jsonl\"; "
         "set -- \"$@\" \"$n\"; done; report \"$@\" || exit 1; well_formed; "
         "python3 -c 'open(\"out/REPORT.md\", encoding=\"utf-8\").read()' || exit 2; "
         "said '`` a`b ``'; said '`new line`'; "

@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <math.h>
+#include <omp.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -52,8 +53,29 @@ static int count_list(const char *text)
     return count;
 }
 
-static void lower_memory_limit(nd_cgroup *g, size_t limit, size_t used)
+/* Bytes of a group in pages of files, by the names of its two lists of them: the kernel takes them
+ * back before it kills anything. */
+static size_t file_bytes(const char *directory, const char *inactive, const char *active)
 {
+    char path[PATH_MAX], name[64];
+    unsigned long long bytes;
+    size_t sum = 0;
+    if (snprintf(path, sizeof path, "%s/memory.stat", directory) >= (int)sizeof path)
+        return 0;
+    FILE *file = fopen(path, "re");
+    while (file && fscanf(file, "%63s %llu", name, &bytes) == 2)
+        if (strcmp(name, inactive) == 0 || strcmp(name, active) == 0)
+            sum += (size_t)bytes;
+    if (file)
+        fclose(file);
+    return sum;
+}
+
+/* `used` without `files`, the pages of files. */
+static void lower_memory_limit(nd_cgroup *g, size_t limit, size_t used, size_t files)
+{
+    if (used != SIZE_MAX)
+        used -= files < used ? files : used;
     const size_t remaining = limit == SIZE_MAX  ? SIZE_MAX
                              : used == SIZE_MAX ? limit
                              : used < limit     ? limit - used
@@ -80,9 +102,11 @@ static void read_group(nd_cgroup *g, const char *directory)
         if (read_text(directory, sets[i], text, sizeof text))
             g->processor_set = count_list(text);
     lower_memory_limit(g, read_bytes(directory, "memory.max"),
-                       read_bytes(directory, "memory.current"));
+                       read_bytes(directory, "memory.current"),
+                       file_bytes(directory, "inactive_file", "active_file"));
     lower_memory_limit(g, read_bytes(directory, "memory.limit_in_bytes"),
-                       read_bytes(directory, "memory.usage_in_bytes"));
+                       read_bytes(directory, "memory.usage_in_bytes"),
+                       file_bytes(directory, "total_inactive_file", "total_active_file"));
 }
 
 /* Reads the group at root/controller/path and its parents. In a container the path may be one of
@@ -144,13 +168,42 @@ static int first_sibling(int processor)
                : processor;
 }
 
+/* All processors that OpenMP binds threads to; false: it binds none. */
+static bool places(size_t bytes, cpu_set_t *set)
+{
+    const int count = omp_get_num_places();
+    CPU_ZERO_S(bytes, set);
+    for (int place = 0; place < count; place++) {
+        const int size = omp_get_place_num_procs(place);
+        int *processors = calloc((size_t)size + 1, sizeof *processors);
+        if (!processors)
+            return false;
+        omp_get_place_proc_ids(place, processors);
+        for (int i = 0; i < size; i++)
+            CPU_SET_S((size_t)processors[i], bytes, set);
+        free(processors);
+    }
+    return count > 0;
+}
+
+/* Undoes that OpenMP, asked to bind threads, has bound this one to the first of its places. */
+static void unbind(void)
+{
+    const size_t bytes = CPU_ALLOC_SIZE(CPU_SETSIZE * 8);
+    cpu_set_t *set = CPU_ALLOC(CPU_SETSIZE * 8);
+    if (set && places(bytes, set))
+        sched_setaffinity(0, bytes, set);
+    CPU_FREE(set);
+}
+
 /* Cores among the processors that process `id` (0: this one) is bound to; 0 if unknown. */
 static int bound_cores(pid_t id)
 {
     const size_t bytes = CPU_ALLOC_SIZE(CPU_SETSIZE * 8);
     cpu_set_t *set = CPU_ALLOC(CPU_SETSIZE * 8), *cores = CPU_ALLOC(CPU_SETSIZE * 8);
     int count = 0;
-    if (set && cores && sched_getaffinity(id, bytes, set) == 0) {
+    if (set && cores &&
+        ((id == 0 && places(bytes, set)) || sched_getaffinity(id, bytes, set) == 0)) {
         CPU_ZERO_S(bytes, cores);
         for (int p = 0; p < CPU_SETSIZE * 8; p++)
             if (CPU_ISSET_S((size_t)p, bytes, set))
@@ -185,7 +238,7 @@ int nd_machine_share_threads(const nd_machine_share *s)
     return share >= 1.0 ? (int)fmin(share, THREADS_MAX) : 1;
 }
 
-int nd_machine_threads(int ranks)
+int nd_machine_threads(int ranks, pid_t launcher)
 {
     const nd_cgroup group = nd_cgroup_of_process();
     const long online = sysconf(_SC_NPROCESSORS_ONLN);
@@ -196,20 +249,22 @@ int nd_machine_threads(int ranks)
                           .omp_threads = nd_machine_omp_threads(getenv("OMP_NUM_THREADS"))};
     /* A launcher that binds its ranks is not bound itself, whereas a batch system or taskset binds
      * the launcher as well. */
-    const int launcher = bound_cores(getppid());
-    if (launcher >= s.own_cores && launcher > 0 && launcher < s.all_cores)
-        s.all_cores = launcher;
+    const int launched = launcher > 0 ? bound_cores(launcher) : 0;
+    if (launched >= s.own_cores && launched > 0 && launched < s.all_cores)
+        s.all_cores = launched;
     if (group.processor_set > 0 && group.processor_set < s.all_cores)
         s.all_cores = group.processor_set;
     if (s.own_cores > s.all_cores)
         s.all_cores = s.own_cores;
-    return nd_machine_share_threads(&s);
+    const int share = nd_machine_share_threads(&s), limit = omp_get_thread_limit();
+    return share < limit ? share : limit;
 }
 
 void nd_machine_limit_spinning(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
         return;
+    unbind(); /* else OpenMP finds one core to bind all its threads to */
     if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0)
         execv("/proc/self/exe", argv); /* returns only on failure (no /proc): threads then spin */
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <sys/types.h>
 
 /* The tightest limits of a control group and all groups above it. */
 typedef struct nd_cgroup {
@@ -33,8 +34,9 @@ int nd_machine_share_threads(const nd_machine_share *share);
 /* The first number of a value of OMP_NUM_THREADS (NULL: not set); 0 unless it is 1 to 4096. */
 int nd_machine_omp_threads(const char *value);
 
-/* The number of threads for this process, one of `ranks` on this machine. */
-int nd_machine_threads(int ranks);
+/* The number of threads for this process, one of `ranks` on this machine; at most OMP_THREAD_LIMIT.
+ * `launcher`: the process that started the ranks; 0: unknown. */
+int nd_machine_threads(int ranks, pid_t launcher);
 
 /* OpenMP threads spin for milliseconds at each barrier before they sleep, which stalls ranks and
  * programs that share their cores (an evaluation beside other load took ten times as long). The

@@ -164,6 +164,9 @@ static nd_status check_hardware(const nd_config *c)
 static nd_status check_keys(const nd_config *c, bool here)
 {
     ND_TRY(check_shape(c));
+    ND_FAIL_IF(c->data.dataset == ND_DATASET_SYNTHETIC && c->model.vocab_size < 4, ND_ECONFIG,
+               "[model] vocab_size = %lld: synthetic data needs 4 or more",
+               (long long)c->model.vocab_size);
     ND_TRY(check_training(c));
     ND_TRY(check_collider(c));
     ND_TRY(check_wire(c));

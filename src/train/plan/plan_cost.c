@@ -436,7 +436,7 @@ double nd_plan_cost_weak(const nd_plan_cost *plan)
 void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
 {
     const nd_cost *c = &plan->cost;
-    const double ms = 1e3;
+    const double ms = 1e3, exposed = c->step - c->passes - c->updated;
     fprintf(out, "time a step      %.4g ms, %.4g tokens/s on %d rank%s of %d host%s (%s)\n",
             c->step * ms, plan->tokens / c->step, plan->ranks, plan->ranks == 1 ? "" : "s",
             plan->hosts, plan->hosts == 1 ? "" : "s", plan->simulated ? "simulated" : "predicted");
@@ -447,7 +447,8 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
         fprintf(out, " (%.4g shared evenly; the least a rank has is %.4g)", plan->update_even * ms,
                 c->least_updates * ms);
     fprintf(out, "\n  codes and reports         %10.4g ms\n", c->codes * ms);
-    fprintf(out, "  exposed communication     %10.4g ms", (c->step - c->passes - c->updated) * ms);
+    fprintf(out, "  exposed communication     %10.4g ms",
+            exposed > 1e-9 * c->step ? exposed * ms : 0.0); /* less is rounding */
     if (!plan->simulated)
         fprintf(out, "; a rank is in messages for %.4g ms", c->busy * ms);
     fprintf(out, "\n");

@@ -50,8 +50,14 @@ done:
 
 nd_status nd_plan_measure_workspace(const nd_config *config, nd_plan *plan)
 {
+    /* A run's beginning, middle and end: Collider and further tokens come and go. */
+    enum { PHASES = 3 };
+    const bool changes = config->training.use_collider || config->training.use_mtp;
     double seconds, operations;
-    return train_narrowed(config, plan->ranks, NULL, 1, &seconds, &operations, &plan->workspace);
+    nd_config phased = *config;
+    phased.training.total_steps = PHASES;
+    return train_narrowed(&phased, plan->ranks, NULL, changes ? PHASES : 1, &seconds, &operations,
+                          &plan->workspace);
 }
 
 /* The first step sees every shape for the first time; the second is typical. */

@@ -176,7 +176,7 @@ def pictures_section(runs, files):
                 train.append((millions, values["loss"], smooth / weight, values["grad_norm"]))
             if math.isfinite(values["val_loss"]):
                 val.append((millions, seconds, values["val_loss"], values["val_bpb"]))
-        stem = "%02d_%s" % (i + 1, re.sub(r"[^A-Za-z0-9-]", "_", run.name))
+        stem = "%02d_%s" % (i + 1, re.sub(r"[^A-Za-z0-9-]", "_", run.name)[:200])
         for suffix, head, rows in (("train", "million tokens, loss, smoothed loss, gradient norm", train),
                                    ("val", "million tokens, seconds in steps, val_loss, val_bpb", val)):
             files["%s_%s.dat" % (stem, suffix)] = "# %s\n" % head + "".join(

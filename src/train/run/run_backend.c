@@ -2,6 +2,7 @@
 
 #include "core/base/machine.h"
 #include "dist/device.h"
+#include "dist/launcher.h"
 
 #include <stdlib.h>
 
@@ -13,8 +14,9 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
     if (*backend)
         return ND_OK;
     const nd_cpu_backend_options options = {
-        .threads = config->hardware.threads > 0 ? (int)config->hardware.threads
-                                                : nd_machine_threads(comm->local_size),
+        .threads = config->hardware.threads > 0
+                       ? (int)config->hardware.threads
+                       : nd_machine_threads(comm->local_size, nd_launcher_process()),
         .isa = (nd_cpu_isa)config->hardware.cpu_isa,
     };
     return nd_cpu_backend_create(&options, backend);

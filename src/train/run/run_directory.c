@@ -2,6 +2,7 @@
 
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
+#include "dist/launcher.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/log/tensorboard.h"
 #include "train/run/run_lock.h"
@@ -23,7 +24,7 @@ static bool on_terminal(const nd_comm *comm)
         return false;
     if (strcmp(comm->ops.name, "solo") == 0)
         return true;
-    snprintf(path, sizeof path, "/proc/%ld/fd/1", (long)getppid());
+    snprintf(path, sizeof path, "/proc/%ld/fd/1", (long)nd_launcher_process());
     const int launcher = open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
     const bool terminal = launcher >= 0 && isatty(launcher);
     if (launcher >= 0)

@@ -84,7 +84,7 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *asked, nd_backend 
 {
     nd_cpu_backend_options resolved = *asked, *options = &resolved;
     if (resolved.threads == 0)
-        resolved.threads = nd_machine_threads(1);
+        resolved.threads = nd_machine_threads(1, 0);
     nd_backend *created = calloc(1, sizeof *created);
     ND_FAIL_IF(!created, ND_ENOMEM, "no memory for the CPU backend");
     created->ops = (nd_backend_ops){.name = "cpu",
@@ -100,6 +100,7 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *asked, nd_backend 
                                     .synchronize = cpu_synchronize};
     fill_reference(&created->ops);
     nd_no_recording_fill(&created->ops);
+    omp_set_dynamic(0); /* else OpenMP may take fewer than it is asked for */
     omp_set_num_threads(options->threads);
     if (!options->reference_only) {
         nd_cpu_fast *fast = NULL;
