@@ -237,7 +237,7 @@ nd_status nd_cli_plan(int argc, char **argv)
          "sets one key; may be repeated, and the last of a key counts"},
         {"--ranks", ND_ARG_INT, &ranks, "N", "number of ranks (1)"},
         {"--workspace", ND_ARG_FLAG, &workspace, NULL,
-         "also measure the backend's workspace, by a step of one layer on this machine"},
+         "also measure the backend's workspace, by steps of one layer on this machine"},
         {"--device-memory", ND_ARG_TEXT, &memory, "SIZE", "check whether the run fits, e.g. 24GiB"},
         {"--bandwidth", ND_ARG_DOUBLE, &machine.bandwidth, "GBIT",
          "predict the time of a step; bandwidth of a host's link each way, Gbit/s"},
