@@ -47,9 +47,36 @@ static void pack_codes(void *out, const void *b, int64_t row_stride, int64_t col
     nd_pack_quads(out, b, row_stride, col_stride, cols, k, COLS, ND_OFFSET_OF_CODES);
 }
 
+/* Sums of the bytes of each lane of x. */
+static inline vector sums_of_lanes(vector x)
+{
+    const vector ones = SET(0x01010101);
+#ifdef DOT
+    return DOT(SET(0), ones, x);
+#else
+    return MADD(MADD_BYTES(ones, x), SET(0x00010001));
+#endif
+}
+
+/* Where the sums of a row of a start. */
+static int32_t start_of_row(const int8_t *a, int64_t k, int32_t offset)
+{
+    int32_t lanes[LANES], sum = 0;
+    vector sums = SET(0);
+    int64_t i = 0;
+    for (; i + SPAN <= k; i += SPAN)
+        ADD_IN_PLACE("vpaddd", sums, sums_of_lanes(LOAD(a + i)));
+    for (; i < k; i++)
+        sum += a[i];
+    STORE(lanes, sums);
+    for (i = 0; i < LANES; i++)
+        sum += lanes[i];
+    return -offset * sum;
+}
+
 static int32_t start_of_codes(const int8_t *a, int64_t k)
 {
-    return nd_start_of_row(a, k, ND_OFFSET_OF_CODES);
+    return start_of_row(a, k, ND_OFFSET_OF_CODES);
 }
 #endif
 
@@ -123,7 +150,7 @@ static void pack_integers(void *out, const void *b, int64_t row_stride, int64_t 
 
 static int32_t start_of_integers(const int8_t *a, int64_t k)
 {
-    return nd_start_of_row(a, k, ND_OFFSET_OF_INTEGERS);
+    return start_of_row(a, k, ND_OFFSET_OF_INTEGERS);
 }
 
 #define ND_INTEGER_KINDS                                                                           \

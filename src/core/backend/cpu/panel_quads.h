@@ -80,12 +80,3 @@ static inline void nd_pack_quads(uint8_t *out, const int8_t *b, int64_t row_stri
         memset(out + cols * ND_QUAD, 0, (size_t)((width - cols) * ND_QUAD));
     }
 }
-
-/* Where the sums of a row of a start. */
-static inline int32_t nd_start_of_row(const int8_t *a, int64_t k, int offset)
-{
-    int32_t sum = 0;
-    for (int64_t i = 0; i < k; i++)
-        sum += a[i];
-    return -offset * sum;
-}
