@@ -144,13 +144,12 @@ Test(help, scripts_check_the_same_where_posixly_correct_is_set)
 
 Test(help, a_preset_configured_again_keeps_the_choice_of_cuda)
 {
-    check(
-        "d=$(mktemp -d); cd \"$d\"; cp $S/CMakePresets.json .; "
-        "echo 'cmake_minimum_required(VERSION 3.22)\nproject(none NONE)' > CMakeLists.txt; "
-        "for options in -DND_CUDA=OFF ''; do "
-        "  cmake --preset release $options > out 2>&1 || cat out; "
-        "  grep -q '^ND_CUDA:.*=OFF' build/release/CMakeCache.txt || "
-        "    grep '^ND_CUDA:' build/release/CMakeCache.txt; done; rm -r \"$d\"");
+    check("d=$(mktemp -d); cd \"$d\"; cp $S/CMakePresets.json .; "
+          "echo 'cmake_minimum_required(VERSION 3.22)\nproject(none NONE)' > CMakeLists.txt; "
+          "for options in -DND_CUDA=OFF ''; do "
+          "  cmake --preset release $options > out 2>&1 || cat out; "
+          "  grep -q '^ND_CUDA:.*=OFF' build/release/CMakeCache.txt || "
+          "    grep '^ND_CUDA:' build/release/CMakeCache.txt; done; rm -r \"$d\"");
 }
 
 Test(help, version_names_the_commit_the_build_and_the_libraries)

@@ -173,7 +173,8 @@ const nd_config_key nd_config_keys[] = {
     INT(hardware, threads, 0, 4096, "0",
         "threads per rank; 0 divides the machine's cores evenly among its ranks, and takes fewer "
         "while other work makes that faster"),
-    CHOICE(hardware, cpu_isa, "auto|generic|dotprod|avx2|avx2_vnni|avx512|avx512_vnni|avx512_bf16|amx", "auto",
+    CHOICE(hardware, cpu_isa,
+           "auto|generic|dotprod|avx2|avx2_vnni|avx512|avx512_vnni|avx512_bf16|amx", "auto",
            "highest instruction set the program and oneDNN use; auto is all that the CPU has"),
 
     CHOICE(dist, deterministic, "off|world", "world",
