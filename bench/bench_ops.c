@@ -11,8 +11,8 @@
 #include "timing.h"
 
 #include "cli/args.h"
+#include "core/backend/threads.h"
 #include "core/base/float_formats.h"
-#include "core/base/machine.h"
 #include "train/run/run_backend.h"
 
 #include <stdio.h>

@@ -1,8 +1,8 @@
 #include "bench_run.h"
 
 #include "cli/args.h"
+#include "core/backend/threads.h"
 #include "core/base/float_formats.h"
-#include "core/base/machine.h"
 #include "core/base/rng.h"
 
 #include <omp.h>

@@ -1,6 +1,6 @@
 #include "cli/cli.h"
+#include "core/backend/threads.h"
 #include "core/base/build_info.h"
-#include "core/base/machine.h"
 
 #include <fcntl.h>
 #include <signal.h>

@@ -1,7 +1,7 @@
 #include "train/train.h"
 
+#include "core/backend/threads.h"
 #include "core/base/clock.h"
-#include "core/base/machine.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/evaluate.h"

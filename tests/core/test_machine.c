@@ -1,4 +1,5 @@
 /* What a process may use, read from control groups made for the test. */
+#include "core/backend/threads.h"
 #include "core/base/machine.h"
 #include "support/support.h"
 

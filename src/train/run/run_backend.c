@@ -1,6 +1,6 @@
 #include "train/run/run_backend.h"
 
-#include "core/base/machine.h"
+#include "core/backend/threads.h"
 #include "dist/device.h"
 #include "dist/launcher.h"
 

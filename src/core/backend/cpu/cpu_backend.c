@@ -2,7 +2,7 @@
 #include "core/backend/cpu/onednn.h"
 #include "core/backend/cpu/op_families.h"
 #include "core/backend/no_recording.h"
-#include "core/base/machine.h"
+#include "core/backend/threads.h"
 
 #include <omp.h>
 #include <stdlib.h>
