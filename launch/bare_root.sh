@@ -38,6 +38,7 @@ bare_root_make() {
         touch "$target/root/ready"
     fi
     cp -L /etc/resolv.conf "$target/etc/resolv.conf"
+    [ -s "$target/etc/hosts" ] || echo '127.0.0.1 localhost' >"$target/etc/hosts" # of netbase
     rm -rf "$target/root/nanochat_dist" "$target"/tmp/*
     git clone --quiet --no-hardlinks "$root" "$target/root/nanochat_dist"
 }
