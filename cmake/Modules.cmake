@@ -52,8 +52,8 @@ target_include_directories(nd_sentencepiece PRIVATE src)
 target_link_libraries(nd_sentencepiece PRIVATE PkgConfig::SENTENCEPIECE sentencepiece_train)
 
 # nd_add_module(name USES targets...): the static library nd_<name> of src/<name>/**.c. A file named
-# *_avx2.c, *_avx2_vnni.c, *_avx512.c, *_avx512_vnni.c, *_avx512_bf16.c, *_amx.c or *_dotprod.c is compiled
-# for that instruction set and only entered after asking the CPU.
+# *_avx2.c, *_avx2_vnni.c, *_avx512.c, *_avx512_vnni.c, *_avx512_bf16.c, *_amx.c or *_dotprod.c is
+# compiled for that instruction set and only entered after asking the CPU.
 function(nd_add_module name)
     cmake_parse_arguments(MODULE "" "" "USES" ${ARGN})
     file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c)

@@ -29,7 +29,7 @@ bare_root_make() {
     if [ ! -e "$target/root/ready" ]; then
         local from=$mirror components=main script=''
         case $1 in
-        focal | jammy | noble | plucky | questing | resolute) # Ubuntu's
+        jammy | noble) # Ubuntu's
             from=${asked_mirror:-http://archive.ubuntu.com/ubuntu} components=main,universe
             [ -e "/usr/share/debootstrap/scripts/$1" ] || script=/usr/share/debootstrap/scripts/gutsy
             ;;
@@ -38,7 +38,7 @@ bare_root_make() {
         touch "$target/root/ready"
     fi
     cp -L /etc/resolv.conf "$target/etc/resolv.conf"
-    [ -s "$target/etc/hosts" ] || echo '127.0.0.1 localhost' >"$target/etc/hosts" # of netbase
+    [ -s "$target/etc/hosts" ] || echo '127.0.0.1 localhost' >"$target/etc/hosts" # else asked of a name server
     rm -rf "$target/root/nanochat_dist" "$target"/tmp/*
     git clone --quiet --no-hardlinks "$root" "$target/root/nanochat_dist"
 }

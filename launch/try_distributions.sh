@@ -7,7 +7,7 @@
 #   launch/try_distributions.sh [--dir DIR] [--mirror URL] [--steps N] [--only REGEX] [--compiler CC]
 #                               [SUITE...]
 #
-#   SUITE          what debootstrap knows: bookworm and trixie (the default), Ubuntu's jammy, noble...
+#   SUITE          what debootstrap knows: bookworm and trixie (the default), Ubuntu's jammy and noble
 #   --dir DIR      keep roots and logs there; a root that is there already is used again
 #   --mirror URL   where the packages are (that of this system's own apt sources; Ubuntu's archive
 #                  for its releases)

@@ -24,8 +24,8 @@ typedef struct nd_cpu_fast {
     const nd_fast_kernels *kernels;
     int threads, most_threads; /* in use; created for */
     nd_matmul_cache *matmuls;
-    const struct nd_panel_kind *panels;       /* the project's own products; NULL: oneDNN's */
-    const struct nd_panel_kind *float_panels; /* those of floats, from the same or another table */
+    /* The project's own products, of integers and of floats; NULL: oneDNN's. */
+    const struct nd_panel_kind *panels, *float_panels;
     bool exact_ternary;   /* oneDNN's products of 8-bit integers and {-1, 0, 1} are exact */
     bool exact_int8;      /* those of two 8-bit integers too */
     nd_fast_arena shared; /* operands of one op, converted */

@@ -1,5 +1,5 @@
-/* The project's own products, for CPUs where they are faster than oneDNN's or where, without VNNI,
- * oneDNN's products of 8-bit integers are not exact.
+/* The project's own products, for CPUs where they are faster than oneDNN's or where oneDNN's
+ * products of 8-bit integers are not exact (AVX2 and AVX-512 without VNNI).
  *
  * c = a b with a cut into panels of rows and b into panels of columns, both packed so that a
  * microkernel reads them in order. With AVX2, where one operand is a ternary code, u8 code + 1
@@ -24,11 +24,10 @@ typedef struct nd_panel_kind {
     void (*pack_cols)(void *out, const void *b, int64_t row_stride, int64_t col_stride,
                       int64_t cols, int64_t k);
     /* c [rows, cols], i32 or f32, += a b over k (padded) inner values; rows of c are `stride`
-     * apart. With `start`, c is not read, and row i of it starts at start[i]: where not 0, see
-     * below. */
+     * apart. With `start`, c is not read, and row i of it starts at start[i]. */
     void (*multiply)(void *c, int64_t stride, const void *a, const void *b, int64_t k,
                      const int32_t *start);
-    /* Where the sums of a row of a start. NULL: at 0. */
+    /* Where the sums of a row of a start, where b was packed with an offset. NULL: at 0. */
     int32_t (*start_of_row)(const int8_t *a, int64_t k);
     /* What each thread does before and after it multiplies; NULL: nothing. */
     void (*begin)(void);
