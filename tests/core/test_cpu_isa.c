@@ -10,11 +10,12 @@
 #include "core/base/rng.h"
 #include "core/base/sha256.h"
 
+#include <math.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { TOKENS = 1100, OUT = 67, IN = 131, DIGESTS = 4 };
+enum { TOKENS = 1100, OUT = 67, IN = 131, DIGESTS = 6 };
 
 static const char *const names[] = {"auto",   "generic",     "dotprod",     "avx2", "avx2_vnni",
                                     "avx512", "avx512_vnni", "avx512_bf16", "amx"};
@@ -31,13 +32,34 @@ static void digest_of(nd_view v, char hex[ND_SHA256_HEX_SIZE])
     ND_ASSERT_OK(nd_sha256_hex(v.data, nd_view_bytes(nd_as_const(v)), hex));
 }
 
-/* What is defined to be exact, of inputs with extremes: the ternary forward pass and the two
- * backward products in 8 bits, in f32 and bf16. */
+/* Compresses blocks of all sizes with infinities, NaN and zeros among them, and adds them to `sums`
+ * where they were. */
+static int64_t compress_blocks(uint8_t *out, float *sums, const float *x)
+{
+    const nd_row_kernels kernels = nd_row_kernels_in_force();
+    static float mixed[ND_FLOATS_BLOCK];
+    int64_t used = 0;
+    for (int n = 1; n <= ND_FLOATS_BLOCK; n++) {
+        memcpy(mixed, x, (size_t)n * sizeof *x);
+        for (int i = n % 5; i < n && n % 2; i += 17)
+            mixed[i] = i % 3 == 0 ? INFINITY : i % 3 == 1 ? NAN : 0.0f;
+        const int64_t bytes = kernels.compress_floats(out + used, 4 * n + 4, mixed, n);
+        if (bytes == 0 || kernels.decompress_floats(sums, out + used, bytes, n, n % 3) != bytes)
+            return -1;
+        used += bytes;
+    }
+    return used;
+}
+
+/* What is defined to be exact, of inputs with extremes: the ternary forward pass, the two backward
+ * products in 8 bits, in f32 and bf16, and compressed gradients. */
 static void compute(nd_backend *b, outcome *result)
 {
     static float dy[TOKENS * OUT], a[TOKENS], y[TOKENS * OUT], dx[TOKENS * IN], dw[OUT * IN];
     static uint16_t narrow[TOKENS * IN];
     static int8_t q[TOKENS * IN], c[OUT * IN];
+    static uint8_t coded[4 * ND_FLOATS_BLOCK * (ND_FLOATS_BLOCK + 2)];
+    static float sums[ND_FLOATS_BLOCK];
     float scale = 0.37f;
     const uint64_t key = nd_rng_key(7, "cpu_isa");
     nd_rng_normal_fill(key, 0, 1e-3f, dy, TOKENS * OUT);
@@ -50,13 +72,17 @@ static void compute(nd_backend *b, outcome *result)
     const nd_cview qv = nd_cview_of(q, ND_I8, TOKENS, IN), cv = nd_cview_of(c, ND_I8, OUT, IN);
     const nd_cview av = nd_cview_of(a, ND_F32, TOKENS, 1), sv = nd_cview_of(&scale, ND_F32, 1, 1);
     const nd_cview dyv = nd_cview_of(dy, ND_F32, TOKENS, OUT);
-    const nd_view out[DIGESTS] = {
-        nd_view_of(y, ND_F32, TOKENS, OUT), nd_view_of(dx, ND_F32, TOKENS, IN),
-        nd_view_of(narrow, ND_BF16, TOKENS, IN), nd_view_of(dw, ND_F32, OUT, IN)};
+    const nd_view out[DIGESTS] = {nd_view_of(y, ND_F32, TOKENS, OUT),
+                                  nd_view_of(dx, ND_F32, TOKENS, IN),
+                                  nd_view_of(narrow, ND_BF16, TOKENS, IN),
+                                  nd_view_of(dw, ND_F32, OUT, IN),
+                                  nd_view_of(coded, ND_I8, 1, (int64_t)sizeof coded),
+                                  nd_view_of(sums, ND_F32, 1, ND_FLOATS_BLOCK)};
     ND_ASSERT_OK(b->ops.ternary_gemm(b, out[0], qv, av, cv, sv));
     ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, out[1], dyv, cv, sv, 0.0f));
     ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, out[2], dyv, cv, sv, 0.0f));
     ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, out[3], dyv, qv, av, 0.0f));
+    cr_assert_gt(compress_blocks(coded, sums, dy), 0);
     for (int i = 0; i < DIGESTS; i++)
         digest_of(out[i], result->digest[i]);
 }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "core/backend/backend.h"
+#include "core/backend/row_kernels.h"
 #include "core/base/dynamic_code.h"
 
 #include <stdbool.h>
@@ -157,6 +158,11 @@ typedef struct nd_fast_kernels {
                            int64_t n);
     void (*decode_nibbles)(float *y, const uint8_t *q, float scale, const float *scales, float beta,
                            int64_t n);
+
+    /* Messages. */
+
+    int64_t (*compress_floats)(uint8_t *out, int64_t room, const float *x, int n);
+    int64_t (*decompress_floats)(float *y, const uint8_t *in, int64_t length, int n, bool add);
 } nd_fast_kernels;
 
 /* NULL where the compiler's target lacks the instruction set. */

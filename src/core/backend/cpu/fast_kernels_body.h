@@ -240,6 +240,7 @@ static void adamw(float *w, float *m, float *v, const float *g, const nd_adamw_r
     }
 }
 
+#include "core/backend/cpu/fast_kernels_floats.h"
 #include "core/backend/cpu/fast_kernels_softmax.h"
 #include "core/backend/cpu/fast_kernels_state.h"
 
@@ -297,4 +298,6 @@ static const nd_fast_kernels table = {
     .decode_dynamic = decode_dynamic,
     .encode_nibbles = encode_nibbles,
     .decode_nibbles = decode_nibbles,
+    .compress_floats = compress_floats,
+    .decompress_floats = decompress_floats,
 };

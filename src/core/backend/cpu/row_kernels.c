@@ -11,5 +11,7 @@ nd_row_kernels nd_row_kernels_in_force(void)
                             .quantize = k->quantize,
                             .add = k->add,
                             .axpby = k->axpby,
-                            .max_magnitude = k->max_magnitude};
+                            .max_magnitude = k->max_magnitude,
+                            .compress_floats = k->compress_floats,
+                            .decompress_floats = k->decompress_floats};
 }
