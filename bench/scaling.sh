@@ -13,7 +13,8 @@
 #   --quick            six steps: shows that everything works, measures little
 #   --only PART        one-host or two-hosts
 #   --layout HxR       H hosts with R ranks each (2x1); see below
-#   --share N          sequences a rank in other layouts than 2x1, an even number (8)
+#   --share N          sequences a rank in other layouts than 2x1 (8)
+#   --micro-batch N    sequences of a micro-batch (2: one for each of eight ranks)
 #   --config-dir DIR   where the configurations are (configs/e3/small/suite)
 #   --configs 'A B'    of it ('baseline full')
 #   --rates 'G G ...'  of the cable, Gbit/s ('10 1 0.1')
@@ -34,13 +35,14 @@ set -euo pipefail
 cd "$root"
 
 data_path='' out='' steps=15 quick='' only='' configs='baseline full' rates='10 1 0.1' latency=0 work=''
-layout=2x1 share=8 config_dir=configs/e3/small/suite
-options 'data-path out steps quick! only layout share config-dir configs rates latency work' "$@"
+layout=2x1 share=8 micro_batch=2 config_dir=configs/e3/small/suite
+options 'data-path out steps quick! only layout share micro-batch config-dir configs rates latency work' "$@"
 data=$data_path
 [ -z "$quick" ] || steps=6
 [ -n "$data" ] && [ -n "$out" ] || usage '--data-path and --out are needed'
 [ -d "$data" ] || usage "--data-path: no directory '$data'"
 whole --steps "$steps" 4
+whole --micro-batch "$micro_batch"
 case $only in '' | one-host | two-hosts) ;; *) usage "--only is '$only'; expected one-host or two-hosts" ;; esac
 for config in $configs; do
     [ -e "$config_dir/$config.ini" ] || usage "--configs: no $config_dir/$config.ini"
@@ -59,10 +61,10 @@ rm -f "$work/runs.jsonl"
 [ -e build/release/build.ninja ] || cmake --preset release -DBUILD_TESTING=OFF
 cmake --build build/release --target nanochat_dist bench_link bench_ddp
 program=$root/build/release/nanochat_dist
-micro_batch=2 # eight of them in the batch of sixteen, so that eight ranks have one each
 . bench/scaling_runs.sh
 launcher 1 # Open MPI's variables for root
 record part='"machine"' config_dir="\"$config_dir\"" cores="$(cores)" steps="$steps" \
+    micro_batch="$micro_batch" \
     load="$(cut -d' ' -f1 /proc/loadavg)" \
     model="\"$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)\""
 

@@ -142,8 +142,9 @@ class Report:
         """What `plan` prints for a step of so many sequences."""
         return subprocess.run(
             [self.program, "plan", "--config", str(self.root / self.machine["config_dir"] / f"{config}.ini"),
-             "--set", f"training.batch_size={batch}", "--set", "training.micro_batch_size=2",
-             "--ranks", str(ranks), *more], check=True, capture_output=True, text=True).stdout
+             "--set", f"training.batch_size={batch}",
+             "--set", f"training.micro_batch_size={self.machine['micro_batch']}", "--ranks", str(ranks), *more],
+            check=True, capture_output=True, text=True).stdout
 
     def predict_layout(self, run):
         """[predicted, simulated] ms, from the slowest of ranks that train alone in the places of all, at once."""
@@ -323,8 +324,8 @@ class Report:
         self.out.mkdir(parents=True, exist_ok=True)
         m = self.machine
         self.say("# Scaling, measured\n\nWritten by `bench/scaling.sh`; "
-                 f"{m['config_dir']}, {m['steps']} steps per run, medians. {m['cores']} cores, {m['model']}; load "
-                 f"average at the start {m['load']}.\n")
+                 f"{m['config_dir']}, {m['steps']} steps per run, medians; micro-batches of {m['micro_batch']}. "
+                 f"{m['cores']} cores, {m['model']}; load average at the start {m['load']}.\n")
         self.one_host()
         for record in self.of("skipped"):
             self.say(f"## Two hosts\n\nNot measured; {record['reason']}.\n")
