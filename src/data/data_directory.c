@@ -92,7 +92,7 @@ static nd_status fail_without_index(const char *path)
 static nd_status read_index(nd_data_directory *d)
 {
     char path[PATH_MAX];
-    void *text;
+    ND_AUTOFREE void *text = NULL;
     size_t size;
     bool exists;
     ND_TRY(nd_data_path(d->path, ND_PACK_STAGING, ND_SHARD_INDEX_NAME, path));
@@ -104,9 +104,7 @@ static nd_status read_index(nd_data_directory *d)
             return fail_without_index(d->path);
     }
     ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EDATA, &text, &size));
-    const nd_status status = nd_shard_index_parse(text, size, path, &d->index);
-    free(text);
-    return status;
+    return nd_shard_index_parse(text, size, path, &d->index);
 }
 
 /* The path of a shard, which may still be in the staging directory. */
@@ -236,14 +234,13 @@ static void print_split(const nd_data_directory *d, const char *split, FILE *out
 
 nd_status nd_data_directory_print(const char *path, bool verify, FILE *out)
 {
-    nd_data_directory d;
-    nd_status status = ND_OK;
+    ND_CLEANUP(nd_data_directory_close) nd_data_directory d = {0};
     ND_TRY(nd_data_directory_open(path, &d));
     for (size_t i = 0; i < d.index.count; i++) {
         nd_shard shard;
         if (verify)
-            ND_TRY_GOTO(verify_digest(&d, i), done);
-        ND_TRY_GOTO(nd_data_directory_open_shard(&d, i, &shard), done);
+            ND_TRY(verify_digest(&d, i));
+        ND_TRY(nd_data_directory_open_shard(&d, i, &shard));
         nd_shard_close(&shard);
     }
     fprintf(out, "data set           %s\nvocab_size         %lld\ntokenizer_sha256   %s\n", path,
@@ -258,7 +255,5 @@ nd_status nd_data_directory_print(const char *path, bool verify, FILE *out)
     if (verify)
         fprintf(out, "verified           the SHA-256 of every shard is that of " ND_SHARD_INDEX_NAME
                      "\n");
-done:
-    nd_data_directory_close(&d);
-    return status;
+    return ND_OK;
 }

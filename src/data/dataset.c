@@ -99,11 +99,9 @@ static nd_status open_split(const nd_dataset_options *options, nd_dataset *d,
 
 static nd_status open_shards(const nd_dataset_options *options, nd_dataset *d)
 {
-    nd_data_directory directory;
+    ND_CLEANUP(nd_data_directory_close) nd_data_directory directory = {0};
     ND_TRY(nd_data_directory_open(options->path, &directory));
-    const nd_status status = open_split(options, d, &directory);
-    nd_data_directory_close(&directory);
-    return status;
+    return open_split(options, d, &directory);
 }
 
 nd_status nd_dataset_open(const nd_dataset_options *options, nd_dataset **dataset)

@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static _Thread_local nd_error last_error;
@@ -50,4 +51,11 @@ nd_status nd_error_mark_shared(nd_status status)
 int nd_error_exit_code(nd_status status)
 {
     return status <= ND_ESTOPPED ? (int)status : 1;
+}
+
+void nd_autofree(void *pointer)
+{
+    void *memory;
+    memcpy(&memory, pointer, sizeof memory);
+    free(memory);
 }

@@ -2,9 +2,9 @@
  * chain of calls it passed through.
  *
  * A function that finds an error calls ND_FAIL or ND_FAIL_IF with a message that names the file,
- * tensor, key or rank, what was expected and what was found. Callers pass it up with ND_TRY (with
- * ND_TRY_GOTO or ND_IF_OK when they own something), which adds one line to the trace. Nothing in
- * the libraries exits. */
+ * tensor, key or rank, what was expected and what was found. Callers pass it up with ND_TRY, which
+ * adds one line to the trace; what they own is released by ND_AUTOFREE and ND_CLEANUP, or they use
+ * ND_TRY_GOTO or ND_IF_OK. Nothing in the libraries exits. */
 #pragma once
 
 #include <stddef.h>
@@ -96,6 +96,18 @@ typedef struct nd_error {
         if (status == ND_OK && (status = (expression)) != ND_OK)                                   \
             nd_error_add_trace(__FILE__, __LINE__, #expression);                                   \
     } while (0)
+
+/* Before an initialized local that owns something: `release` gets its address when its scope ends,
+ * on whichever path. */
+#define ND_CLEANUP(release) __attribute__((cleanup(release)))
+
+/* The same for a pointer, which is freed. */
+#ifdef __CPPCHECK__ /* does not know the attribute and would report leaks */
+#define ND_AUTOFREE static
+#else
+#define ND_AUTOFREE ND_CLEANUP(nd_autofree)
+#endif
+void nd_autofree(void *pointer);
 
 /* Records the error unless this thread already holds one, and returns `status`. */
 nd_status nd_error_raise(nd_status status, const char *file, int line, const char *format, ...)

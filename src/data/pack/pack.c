@@ -48,22 +48,20 @@ static nd_status check_tokenizer(const char *path, const char *packed_with,
 static nd_status check_present_shard(const char *path, const nd_pack_present *present,
                                      const nd_tokenizer *tokenizer)
 {
-    nd_shard shard;
+    ND_CLEANUP(nd_shard_close) nd_shard shard = {.fd = -1};
     if (nd_shard_open(path, &shard) != ND_OK) {
         nd_error_clear();
         return present->index.count == 0
                    ? ND_OK
                    : check_tokenizer(path, present->index.tokenizer_sha256, tokenizer);
     }
-    const nd_status status = check_tokenizer(path, shard.tokenizer_sha256, tokenizer);
-    nd_shard_close(&shard);
-    return status;
+    return check_tokenizer(path, shard.tokenizer_sha256, tokenizer);
 }
 
 typedef struct present_files {
     const nd_pack_options *options;
     const nd_tokenizer *tokenizer;
-    nd_pack_present present;
+    const nd_pack_present *present;
     bool shards, index;
 } present_files;
 
@@ -77,12 +75,12 @@ static nd_status check_present_file(void *context, const char *name)
         return ND_OK;
     p->shards = true;
     ND_TRY(nd_data_path(o->out, "", name, path));
-    ND_TRY(check_present_shard(path, &p->present, p->tokenizer));
+    ND_TRY(check_present_shard(path, p->present, p->tokenizer));
     ND_FAIL_IF(!o->overwrite, ND_ECONFIG,
                "%s: this directory already holds shards; give --overwrite to replace them, or "
                "another directory",
                o->out);
-    ND_TRY(nd_pack_present_may_go(&p->present, name));
+    ND_TRY(nd_pack_present_may_go(p->present, name));
     return ND_CHECK(
         nd_pack_staging_owns(name), ND_ECONFIG,
         "%s: pack gives shards other names and does not remove this file; move it elsewhere, "
@@ -109,19 +107,16 @@ static nd_status check_present_model(const nd_pack_options *o, const nd_tokenize
 static nd_status check_directory(const nd_pack_options *o, const nd_tokenizer *tokenizer)
 {
     char path[PATH_MAX];
-    nd_status status;
-    present_files files = {.options = o, .tokenizer = tokenizer};
-    ND_TRY_GOTO(nd_pack_present_open(o->out, &files.present), done);
-    ND_TRY_GOTO(nd_data_directory_list(o->out, check_present_file, &files), done);
-    ND_TRY_GOTO(nd_data_path(o->out, "", ND_SHARD_INDEX_NAME, path), done);
-    ND_FAIL_GOTO(files.index && !files.shards, done, ND_ECONFIG,
-                 "%s: the index of a data set goes here, and this file has no shards beside it; "
-                 "move it elsewhere, or give another directory",
-                 path);
-    status = check_present_model(o, tokenizer);
-done:
-    nd_pack_present_close(&files.present);
-    return status;
+    ND_CLEANUP(nd_pack_present_close) nd_pack_present present = {0};
+    present_files files = {.options = o, .tokenizer = tokenizer, .present = &present};
+    ND_TRY(nd_pack_present_open(o->out, &present));
+    ND_TRY(nd_data_directory_list(o->out, check_present_file, &files));
+    ND_TRY(nd_data_path(o->out, "", ND_SHARD_INDEX_NAME, path));
+    ND_FAIL_IF(files.index && !files.shards, ND_ECONFIG,
+               "%s: the index of a data set goes here, and this file has no shards beside it; "
+               "move it elsewhere, or give another directory",
+               path);
+    return check_present_model(o, tokenizer);
 }
 
 static void show_progress(packing *p, const nd_text_reader *reader)
@@ -202,20 +197,18 @@ static nd_status pack_sources(packing *p, const nd_text_sources *sources,
 static nd_status pack_to_staging(const nd_pack_options *o, const nd_tokenizer *tokenizer,
                                  nd_pack_result *result)
 {
-    nd_status status;
-    nd_pack_staging staging;
+    ND_CLEANUP(nd_pack_staging_close) nd_pack_staging staging = {.lock = -1};
     packing p = {.options = o};
     const nd_text_sources sources = {o->inputs, o->input_count, o->glob, o->out};
     ND_TRY(nd_text_sources_visit(&sources, add_size, &p, NULL));
     ND_TRY(nd_pack_staging_open(o->out, &staging));
-    ND_TRY_GOTO(check_directory(o, tokenizer), done);
-    ND_TRY_GOTO(nd_packer_open(o, tokenizer, &staging, result, &p.packer), done);
+    ND_TRY(check_directory(o, tokenizer));
+    nd_status status = nd_packer_open(o, tokenizer, &staging, result, &p.packer);
     p.progress = nd_progress_start(o->progress, p.total);
-    ND_TRY_GOTO(pack_sources(&p, &sources, tokenizer, &staging), done);
-    nd_progress_end(&p.progress, p.read_bytes, result->tokens);
-done:
+    ND_IF_OK(pack_sources(&p, &sources, tokenizer, &staging));
+    if (status == ND_OK)
+        nd_progress_end(&p.progress, p.read_bytes, result->tokens);
     nd_packer_close(&p.packer);
-    nd_pack_staging_close(&staging);
     return status;
 }
 

@@ -14,7 +14,7 @@
 
 typedef struct indexing {
     const char *out;
-    nd_shard_index index;
+    nd_shard_index *index;
 } indexing;
 
 static nd_status add_shard(void *context, const char *name)
@@ -29,7 +29,7 @@ static nd_status add_shard(void *context, const char *name)
         return ND_OK;
     ND_TRY(nd_data_path(x->out, "", name, path));
     ND_TRY(nd_shard_verify(path));
-    return nd_shard_index_add(&x->index, path);
+    return nd_shard_index_add(x->index, path);
 }
 
 /* A tokenizer.model beside the shards must be the one they were packed with. */
@@ -41,40 +41,34 @@ static nd_status check_model(const indexing *x)
     if (access(path, F_OK) != 0)
         return ND_OK;
     ND_TRY(nd_file_digest(path, &bytes, hex));
-    return ND_CHECK(strcmp(hex, x->index.tokenizer_sha256) == 0, ND_EDATA,
+    return ND_CHECK(strcmp(hex, x->index->tokenizer_sha256) == 0, ND_EDATA,
                     "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the shards' "
                     "tokenizer is %.12s...",
-                    path, hex, x->index.tokenizer_sha256);
+                    path, hex, x->index->tokenizer_sha256);
 }
 
 static nd_status write_index(const char *out, size_t *shards)
 {
-    indexing x = {.out = out};
+    ND_CLEANUP(nd_shard_index_free) nd_shard_index index = {0};
+    ND_CLEANUP(nd_pack_present_close) nd_pack_present present = {0};
+    indexing x = {out, &index};
     char path[PATH_MAX];
-    nd_status status;
-    nd_pack_present present;
-    ND_TRY_GOTO(nd_pack_present_open(out, &present), done);
-    ND_TRY_GOTO(nd_data_path(out, "", ND_SHARD_INDEX_NAME, path), done);
-    ND_TRY_GOTO(nd_data_directory_list(out, add_shard, &x), done);
-    ND_FAIL_GOTO(x.index.count == 0, done, ND_EDATA,
-                 "%s: no shard here (files named train_*.h5 and val_*.h5)", out);
-    ND_TRY_GOTO(check_model(&x), done);
-    ND_TRY_GOTO(nd_shard_index_write(&x.index, path), done);
-    *shards = x.index.count;
-done:
-    nd_pack_present_close(&present);
-    nd_shard_index_free(&x.index);
-    return status;
+    ND_TRY(nd_pack_present_open(out, &present));
+    ND_TRY(nd_data_path(out, "", ND_SHARD_INDEX_NAME, path));
+    ND_TRY(nd_data_directory_list(out, add_shard, &x));
+    ND_FAIL_IF(index.count == 0, ND_EDATA,
+               "%s: no shard here (files named train_*.h5 and val_*.h5)", out);
+    ND_TRY(check_model(&x));
+    *shards = index.count;
+    return nd_shard_index_write(&index, path);
 }
 
 nd_status nd_pack_index(const char *out, size_t *shards)
 {
-    nd_pack_staging staging;
+    ND_CLEANUP(nd_pack_staging_close) nd_pack_staging staging = {.lock = -1};
     struct stat info;
     ND_FAIL_IF(stat(out, &info) != 0, ND_EDATA, "%s: cannot read this directory of shards: %s", out,
                strerror(errno));
     ND_TRY(nd_pack_staging_open(out, &staging));
-    const nd_status status = write_index(out, shards);
-    nd_pack_staging_close(&staging);
-    return status;
+    return write_index(out, shards);
 }

@@ -13,7 +13,7 @@ nd_status nd_pack_present_open(const char *out, nd_pack_present *present)
 {
     char path[PATH_MAX];
     bool exists;
-    void *text;
+    ND_AUTOFREE void *text = NULL;
     size_t size;
     *present = (nd_pack_present){.out = out};
     ND_TRY(nd_data_path(out, "", ND_SHARD_INDEX_NAME, path));
@@ -21,20 +21,15 @@ nd_status nd_pack_present_open(const char *out, nd_pack_present *present)
     if (!exists)
         return ND_OK;
     ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EDATA, &text, &size));
-    nd_status status = nd_shard_index_parse(text, size, path, &present->index);
-    if (status != ND_OK && (size == 0 || strstr(text, "\"tokenizer_sha256\""))) {
-        nd_error_clear(); /* damaged, but an index */
-        nd_shard_index_free(&present->index);
-        status = ND_OK;
-    } else if (status != ND_OK) {
-        nd_error_clear();
-        status = ND_FAIL(ND_ECONFIG,
-                         "%s: the index of a data set goes here, and this file is not one; move it "
-                         "elsewhere, or give another directory",
-                         path);
-    }
-    free(text);
-    return status;
+    if (nd_shard_index_parse(text, size, path, &present->index) == ND_OK)
+        return ND_OK;
+    nd_error_clear();
+    nd_shard_index_free(&present->index);
+    const bool damaged = size == 0 || strstr(text, "\"tokenizer_sha256\"");
+    return ND_CHECK(damaged, ND_ECONFIG,
+                    "%s: the index of a data set goes here, and this file is not one; move it "
+                    "elsewhere, or give another directory",
+                    path);
 }
 
 void nd_pack_present_close(nd_pack_present *present)

@@ -116,7 +116,7 @@ static nd_status move_to_output(const nd_pack_staging *s, const char *name)
 typedef struct replacing {
     const nd_pack_staging *staging;
     const nd_shard_index *index;
-    nd_pack_present present; /* in OUT */
+    const nd_pack_present *present; /* in OUT */
 } replacing;
 
 static nd_status remove_replaced(void *context, const char *name)
@@ -128,14 +128,14 @@ static nd_status remove_replaced(void *context, const char *name)
         if (strcmp(r->index->shards[i].name, name) == 0)
             return ND_OK;
     if (nd_shard_name_matches(name, ""))
-        ND_TRY(nd_pack_present_may_go(&r->present, name));
+        ND_TRY(nd_pack_present_may_go(r->present, name));
     return remove_file(r->staging->out, name);
 }
 
 static nd_status publish(nd_pack_staging *s, const nd_shard_index *index, const replacing *r)
 {
     for (size_t i = 0; i < index->count; i++)
-        ND_TRY(nd_pack_present_may_go(&r->present, index->shards[i].name));
+        ND_TRY(nd_pack_present_may_go(r->present, index->shards[i].name));
     for (size_t i = 0; i < index->count; i++)
         ND_TRY(move_to_output(s, index->shards[i].name));
     ND_TRY(move_to_output(s, "tokenizer.model"));
@@ -148,20 +148,17 @@ static nd_status publish(nd_pack_staging *s, const nd_shard_index *index, const 
 nd_status nd_pack_staging_publish(nd_pack_staging *staging)
 {
     char path[PATH_MAX];
-    void *text;
+    ND_AUTOFREE void *text = NULL;
     size_t size;
-    nd_shard_index index;
+    ND_CLEANUP(nd_shard_index_free) nd_shard_index index = {0};
+    ND_CLEANUP(nd_pack_present_close) nd_pack_present present = {0};
+    const replacing r = {staging, &index, &present};
     ND_TRY(nd_pack_staging_confirm(staging));
     ND_TRY(nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, path));
     ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EIO, &text, &size));
-    nd_status status = nd_shard_index_parse(text, size, path, &index);
-    replacing r = {.staging = staging, .index = &index};
-    ND_IF_OK(nd_pack_present_open(staging->out, &r.present));
-    ND_IF_OK(publish(staging, &index, &r));
-    nd_pack_present_close(&r.present);
-    nd_shard_index_free(&index);
-    free(text);
-    return status;
+    ND_TRY(nd_shard_index_parse(text, size, path, &index));
+    ND_TRY(nd_pack_present_open(staging->out, &present));
+    return publish(staging, &index, &r);
 }
 
 void nd_pack_staging_close(nd_pack_staging *staging)

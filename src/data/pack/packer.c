@@ -84,13 +84,11 @@ static void count_tokens(nd_packer *p, size_t count)
 static nd_status tokenize(nd_packer *p, size_t bytes)
 {
     nd_shard_writer *writer;
-    int32_t *ids;
+    ND_AUTOFREE int32_t *ids = NULL;
     size_t count;
     ND_TRY(document_writer(p, &writer));
     ND_TRY(nd_tokenizer_encode(p->tokenizer, p->held, bytes, &ids, &count));
-    const nd_status status = nd_shard_writer_add(writer, ids, count);
-    free(ids);
-    ND_TRY(status);
+    ND_TRY(nd_shard_writer_add(writer, ids, count));
     count_tokens(p, count);
     p->document_bytes += (int64_t)bytes;
     p->held_bytes -= bytes;

@@ -68,7 +68,7 @@ static nd_status read_matrix(hid_t dataset, const char *path, const char *name, 
     *rows = shape[0];
     *cols = shape[1];
     const int64_t count = *rows * *cols;
-    int64_t *wide = reallocarray(NULL, (size_t)*rows, (size_t)*cols * sizeof *wide);
+    ND_AUTOFREE int64_t *wide = reallocarray(NULL, (size_t)*rows, (size_t)*cols * sizeof *wide);
     *values = reallocarray(NULL, (size_t)*rows, (size_t)*cols * sizeof **values);
     nd_status status = ND_OK;
     if (!wide || !*values)
@@ -77,7 +77,6 @@ static nd_status read_matrix(hid_t dataset, const char *path, const char *name, 
         status = ND_FAIL(ND_EDATA, "%s: HDF5 cannot read %s", path, name);
     else
         status = narrow(path, name, wide, count, *values);
-    free(wide);
     if (status != ND_OK) {
         free(*values);
         *values = NULL;

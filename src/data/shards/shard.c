@@ -335,26 +335,20 @@ static nd_status read_bytes(const nd_shard *shard, int fd, void *buffer, size_t 
 static nd_status verify_chunk(const nd_shard *shard, int fd, int64_t chunk)
 {
     const size_t bytes = (size_t)(shard->chunk_tokens * shard->token_bytes);
-    uint8_t *data = malloc(bytes + ND_FLETCHER32_BYTES);
+    ND_AUTOFREE uint8_t *data = malloc(bytes + ND_FLETCHER32_BYTES);
     ND_FAIL_IF(!data, ND_ENOMEM, "%s: no memory for a chunk of %zu bytes", shard->path, bytes);
-    nd_status status =
-        read_bytes(shard, fd, data, bytes + ND_FLETCHER32_BYTES, shard->chunk_offsets[chunk]);
-    if (status == ND_OK) {
-        const uint8_t *tail = data + bytes;
-        const uint32_t stored = (uint32_t)tail[0] | (uint32_t)tail[1] << 8 |
-                                (uint32_t)tail[2] << 16 | (uint32_t)tail[3] << 24;
-        const uint32_t found = nd_fletcher32(data, bytes);
-        if (stored != found)
-            status = ND_FAIL(ND_EDATA,
-                             "%s: chunk %lld (tokens %lld and on) is damaged: its checksum is "
-                             "%08x; expected %08x",
-                             shard->path, (long long)chunk,
-                             (long long)(chunk * shard->chunk_tokens), found, stored);
-    }
-    free(data);
-    if (status == ND_OK)
-        atomic_store_explicit(&shard->verified[chunk], 1, memory_order_release);
-    return status;
+    ND_TRY(read_bytes(shard, fd, data, bytes + ND_FLETCHER32_BYTES, shard->chunk_offsets[chunk]));
+    const uint8_t *tail = data + bytes;
+    const uint32_t stored = (uint32_t)tail[0] | (uint32_t)tail[1] << 8 | (uint32_t)tail[2] << 16 |
+                            (uint32_t)tail[3] << 24;
+    const uint32_t found = nd_fletcher32(data, bytes);
+    ND_FAIL_IF(stored != found, ND_EDATA,
+               "%s: chunk %lld (tokens %lld and on) is damaged: its checksum is %08x; expected "
+               "%08x",
+               shard->path, (long long)chunk, (long long)(chunk * shard->chunk_tokens), found,
+               stored);
+    atomic_store_explicit(&shard->verified[chunk], 1, memory_order_release);
+    return ND_OK;
 }
 
 static nd_status fail_token(const nd_shard *shard, int64_t first, const int32_t *tokens)

@@ -111,17 +111,14 @@ nd_status nd_shard_index_parse(const void *bytes, size_t size, const char *name,
 {
     json_error_t error;
     *index = (nd_shard_index){0};
-    json_t *root = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
+    json_auto_t *root = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
     ND_FAIL_IF(!root, ND_EDATA,
                "%s:%d: not JSON, or incomplete: %s; expected the index of shards that "
                "`nanochat_dist pack` writes",
                name, error.line, error.text);
-    const nd_status status =
-        json_is_object(root)
-            ? parse_object(root, name, index)
-            : ND_FAIL(ND_EDATA, "%s: not a JSON object; expected an index of shards", name);
-    json_decref(root);
-    return status;
+    ND_FAIL_IF(!json_is_object(root), ND_EDATA,
+               "%s: not a JSON object; expected an index of shards", name);
+    return parse_object(root, name, index);
 }
 
 void nd_shard_index_free(nd_shard_index *index)

@@ -33,7 +33,7 @@ static nd_status check_fits(const nd_shard_index *index, const nd_shard *shard,
 
 nd_status nd_shard_index_add(nd_shard_index *index, const char *path)
 {
-    nd_shard shard;
+    ND_CLEANUP(nd_shard_close) nd_shard shard = {.fd = -1};
     nd_indexed_shard entry;
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     ND_FAIL_IF(strlen(name) >= sizeof entry.name, ND_EIO, "%s: this name is too long", path);
@@ -47,10 +47,8 @@ nd_status nd_shard_index_add(nd_shard_index *index, const char *path)
     memcpy(entry.split, shard.split, sizeof shard.split);
     entry.n_tokens = shard.n_tokens;
     entry.n_documents = shard.n_documents;
-    nd_status status = check_fits(index, &shard, &entry);
-    ND_IF_OK(append(index, &entry));
-    nd_shard_close(&shard);
-    return status;
+    ND_TRY(check_fits(index, &shard, &entry));
+    return append(index, &entry);
 }
 
 static int by_name(const void *a, const void *b)
@@ -69,16 +67,12 @@ nd_status nd_shard_index_write(nd_shard_index *index, const char *path)
                                               "n_documents", (json_int_t)s->n_documents, "bytes",
                                               (json_int_t)s->bytes, "sha256", s->sha256));
     }
-    json_t *root = json_pack("{s:i,s:I,s:s,s:o}", "format_version", ND_SHARD_INDEX_VERSION,
-                             "vocab_size", (json_int_t)index->vocab_size, "tokenizer_sha256",
-                             index->tokenizer_sha256, "shards", list);
-    char *text =
+    json_auto_t *root = json_pack("{s:i,s:I,s:s,s:o}", "format_version", ND_SHARD_INDEX_VERSION,
+                                  "vocab_size", (json_int_t)index->vocab_size, "tokenizer_sha256",
+                                  index->tokenizer_sha256, "shards", list);
+    ND_AUTOFREE char *text =
         root && json_array_size(list) == index->count ? json_dumps(root, JSON_INDENT(1)) : NULL;
-    const nd_status status =
-        text ? nd_durable_write(path, text, strlen(text))
-             : ND_FAIL(ND_ENOMEM, "%s: a name of its shards is not UTF-8, or there is no memory",
-                       path);
-    free(text);
-    json_decref(root);
-    return status;
+    ND_FAIL_IF(!text, ND_ENOMEM, "%s: a name of its shards is not UTF-8, or there is no memory",
+               path);
+    return nd_durable_write(path, text, strlen(text));
 }

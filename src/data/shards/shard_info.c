@@ -29,15 +29,13 @@ static void print_header(const nd_shard *shard, FILE *out)
 
 static nd_status verify_tokens(const nd_shard *shard)
 {
-    int32_t *tokens = malloc(READ_TOKENS * sizeof *tokens);
+    ND_AUTOFREE int32_t *tokens = malloc(READ_TOKENS * sizeof *tokens);
     ND_FAIL_IF(!tokens, ND_ENOMEM, "%s: no memory to verify with", shard->path);
-    nd_status status = ND_OK;
-    for (int64_t at = 0; status == ND_OK && at < shard->n_tokens; at += READ_TOKENS) {
+    for (int64_t at = 0; at < shard->n_tokens; at += READ_TOKENS) {
         const int64_t left = shard->n_tokens - at;
-        status = nd_shard_read(shard, at, left < READ_TOKENS ? left : READ_TOKENS, tokens);
+        ND_TRY(nd_shard_read(shard, at, left < READ_TOKENS ? left : READ_TOKENS, tokens));
     }
-    free(tokens);
-    return status;
+    return ND_OK;
 }
 
 /* Checks that `count` offsets ascend from *last, which becomes the last of them. */
@@ -102,21 +100,19 @@ static nd_status verify(const nd_shard *shard)
 
 nd_status nd_shard_verify(const char *path)
 {
-    nd_shard shard;
+    ND_CLEANUP(nd_shard_close) nd_shard shard = {.fd = -1};
     ND_TRY(nd_shard_open(path, &shard));
-    const nd_status status = verify(&shard);
-    nd_shard_close(&shard);
-    return status;
+    return verify(&shard);
 }
 
 nd_status nd_shard_info_print(const char *path, bool check, FILE *out)
 {
-    nd_shard shard;
+    ND_CLEANUP(nd_shard_close) nd_shard shard = {.fd = -1};
     ND_TRY(nd_shard_open(path, &shard));
     print_header(&shard, out);
-    const nd_status status = check ? verify(&shard) : ND_OK;
-    if (check && status == ND_OK)
-        fprintf(out, "verified           every checksum, token and document offset is good\n");
-    nd_shard_close(&shard);
-    return status;
+    if (!check)
+        return ND_OK;
+    ND_TRY(verify(&shard));
+    fprintf(out, "verified           every checksum, token and document offset is good\n");
+    return ND_OK;
 }

@@ -123,13 +123,10 @@ static nd_status visit_line(line_reader *l)
         blank++;
     if (blank == l->bytes)
         return ND_OK;
-    json_t *object = parse(l, &error);
+    json_auto_t *object = parse(l, &error);
     const json_t *text = find_document(l, object, &error);
-    const nd_status status =
-        text ? l->visit(l->context, l->reader, json_string_value(text), json_string_length(text))
-             : reject_line(l);
-    json_decref(object);
-    return status;
+    return text ? l->visit(l->context, l->reader, json_string_value(text), json_string_length(text))
+                : reject_line(l);
 }
 
 static nd_status append_to_line(line_reader *l, const char *text, size_t bytes)

@@ -189,17 +189,15 @@ nd_status nd_bpe_open(const nd_model_file *model, const char *name, nd_bpe **bpe
     for (int i = 0; i < 128; i++)
         b->ascii[i] = NO_PIECE;
     const size_t count = (size_t)model->count;
-    sorted_piece *pieces = malloc(count * sizeof *pieces);
+    ND_AUTOFREE sorted_piece *pieces = malloc(count * sizeof *pieces);
     b->rank = calloc(count, sizeof *b->rank);
     b->neighbors = calloc(1, 1u << (NEIGHBOR_BITS - 3));
     ND_FAIL_GOTO(!pieces || !b->rank || !b->neighbors, failed, ND_ENOMEM,
                  "%s: no memory for the tokenizer", name);
     ND_TRY_GOTO(build_tables(b, pieces, name), failed);
-    free(pieces);
     *bpe = b;
     return ND_OK;
 failed:
-    free(pieces);
     nd_bpe_close(b);
     return status;
 }

@@ -217,7 +217,7 @@ static const char nothing_usable[] = "they hold no character that can be learned
 static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
 {
     char message[1024] = "";
-    void *model = NULL;
+    ND_AUTOFREE void *model = NULL;
     size_t model_bytes = 0;
     const int limit = options->threads < THREADS_MAX ? options->threads : THREADS_MAX;
     const int threads = limit > 0 ? limit : 1;
@@ -240,11 +240,9 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
     }
     nd_model_file_normalize_threads(model, model_bytes);
     nd_tokenizer *check = NULL; /* the model must be readable before it is written */
-    nd_status status = nd_tokenizer_open_memory(model, model_bytes, options->output, &check);
+    ND_TRY(nd_tokenizer_open_memory(model, model_bytes, options->output, &check));
     nd_tokenizer_close(check);
-    ND_IF_OK(nd_durable_write(options->output, model, model_bytes));
-    free(model);
-    return status;
+    return nd_durable_write(options->output, model, model_bytes);
 }
 
 /* An input with its sort key. */
@@ -291,22 +289,16 @@ static nd_status sort_inputs(const nd_tokenizer_train_options *options, const ch
 
 static nd_status read_corpus(const nd_tokenizer_train_options *options, corpus *text)
 {
-    const char **sorted;
-    nd_status status;
-    ND_TRY_GOTO(sort_inputs(options, &sorted), done);
+    ND_AUTOFREE const char **sorted = NULL;
+    ND_TRY(sort_inputs(options, &sorted));
     const nd_text_sources sources = {sorted, options->input_count, options->glob, NULL};
-    ND_TRY_GOTO(nd_text_sources_visit(&sources, add_size, text, NULL), done);
+    ND_TRY(nd_text_sources_visit(&sources, add_size, text, NULL));
     text->total = text->total > 0 ? text->total : 1;
-    ND_TRY_GOTO(nd_text_sources_visit(&sources, sample_file, text, text->left_out), done);
-    if (text->bytes == 0 && options->max_bytes > 0 && text->total > options->max_bytes)
-        status = ND_FAIL(ND_EDATA,
-                         "%s: nothing of this text fits the %lld bytes of --max-bytes; give more",
-                         sorted[0], (long long)options->max_bytes);
-    else if (text->bytes == 0)
-        status = nd_text_sources_fail_empty(&sources, "train on");
-done:
-    free(sorted);
-    return status;
+    ND_TRY(nd_text_sources_visit(&sources, sample_file, text, text->left_out));
+    ND_FAIL_IF(text->bytes == 0 && options->max_bytes > 0 && text->total > options->max_bytes,
+               ND_EDATA, "%s: nothing of this text fits the %lld bytes of --max-bytes; give more",
+               sorted[0], (long long)options->max_bytes);
+    return text->bytes == 0 ? nd_text_sources_fail_empty(&sources, "train on") : ND_OK;
 }
 
 /* Refuses to overwrite other files: --output may name the corpus by mistake. */
