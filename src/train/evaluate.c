@@ -8,16 +8,14 @@ static nd_status evaluate_part(nd_model *model, const nd_dataset *dataset, int64
 {
     const int64_t micro = model->config.micro_batch, width = model->config.seq_length + 1;
     const int64_t count = windows - first < micro ? windows - first : micro;
-    int32_t *tokens = malloc((size_t)(micro * width) * sizeof *tokens);
+    ND_AUTOFREE int32_t *tokens = malloc((size_t)(micro * width) * sizeof *tokens);
     ND_FAIL_IF(!tokens, ND_ENOMEM, "no memory for %lld sequences", (long long)micro);
-    nd_status status = ND_OK;
-    nd_loss loss = {0};
-    for (int64_t i = 0; i < micro && status == ND_OK; i++) /* the rest repeats a valid window */
-        status = nd_dataset_read_window(dataset, i < count ? first + i : first, tokens + i * width);
-    ND_IF_OK(nd_model_evaluate(model, tokens, count, &loss));
+    nd_loss loss;
+    for (int64_t i = 0; i < micro; i++) /* the rest repeats a valid window */
+        ND_TRY(nd_dataset_read_window(dataset, i < count ? first + i : first, tokens + i * width));
+    ND_TRY(nd_model_evaluate(model, tokens, count, &loss));
     *nll = loss.nll;
-    free(tokens);
-    return status;
+    return ND_OK;
 }
 
 nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm, int64_t samples,
@@ -30,7 +28,7 @@ nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm,
     const int64_t share = (parts + comm->size - 1) / comm->size;
     ND_FAIL_IF(windows == 0, ND_EDATA, "the held-out split is shorter than a window of %lld tokens",
                (long long)model->config.seq_length + 1);
-    double *all = calloc((size_t)(share * (comm->size + 1)), sizeof *all);
+    ND_AUTOFREE double *all = calloc((size_t)(share * (comm->size + 1)), sizeof *all);
     ND_FAIL_IF(!all, ND_ENOMEM, "no memory for %lld losses", (long long)parts);
     double *mine = all + share * comm->size;
     nd_status status = ND_OK;
@@ -39,17 +37,16 @@ nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm,
         if (part < parts)
             status = evaluate_part(model, dataset, part * micro, windows, &mine[j]);
     }
-    status = nd_comm_agree(comm, status);
-    ND_IF_OK(comm->ops.allgather(comm, all, mine, (size_t)share * sizeof *mine));
+    ND_TRY(nd_comm_agree(comm, status));
+    ND_TRY(comm->ops.allgather(comm, all, mine, (size_t)share * sizeof *mine));
     double nll = 0.0;
     for (int64_t j = 0; j < share * comm->size; j++)
         nll += all[j];
-    free(all);
     out->sequences = windows;
     out->tokens = windows * model->config.seq_length;
     out->loss = nll / (double)out->tokens;
     const double bytes = (double)nd_dataset_text_bytes(dataset);
     const double tokens = (double)nd_dataset_token_count(dataset);
     out->bits_per_byte = bytes > 0.0 ? out->loss / log(2.0) * tokens / bytes : 0.0;
-    return status;
+    return ND_OK;
 }

@@ -47,18 +47,15 @@ nd_status nd_outer_create(nd_run *run, nd_rounds *rounds)
     const size_t count = (size_t)params->count;
     nd_outer *o = rounds->outer = calloc(1, sizeof *o);
     ND_FAIL_IF(!o, ND_ENOMEM, "no memory for the outer step");
-    double *sizes = calloc(count, sizeof *sizes);
+    ND_AUTOFREE double *sizes = calloc(count, sizeof *sizes);
     o->momentum = calloc(count, sizeof *o->momentum);
     o->residual = calloc(count, sizeof *o->residual);
     o->residuals = calloc(count * (size_t)rounds->carried, sizeof *o->residuals);
-    nd_status status = ND_OK;
-    if (!sizes || !o->momentum || !o->residual || !o->residuals)
-        status = ND_FAIL(ND_ENOMEM, "no memory for the tables of the outer step");
-    for (int64_t i = 0; status == ND_OK && i < params->count; i++)
+    ND_FAIL_IF(!sizes || !o->momentum || !o->residual || !o->residuals, ND_ENOMEM,
+               "no memory for the tables of the outer step");
+    for (int64_t i = 0; i < params->count; i++)
         sizes[i] = (double)(params->list[i].rows * params->list[i].cols);
-    ND_IF_OK(nd_ownership_create(sizes, params->count, (int)rounds->workers, &o->home));
-    free(sizes);
-    return status;
+    return nd_ownership_create(sizes, params->count, (int)rounds->workers, &o->home);
 }
 
 void nd_outer_destroy(nd_outer *o)

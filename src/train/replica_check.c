@@ -181,19 +181,14 @@ static nd_status check_replicas(nd_run *run)
     if (comm->size == 1)
         return ND_OK;
     nd_comm_set_phase(comm, run->position.step, "check");
-    char *chunk = malloc(CHUNK_BYTES);
-    uint64_t *mine = calloc((size_t)count, sizeof *mine);
-    uint64_t *all = calloc((size_t)(count * comm->size), sizeof *all);
-    nd_status status = chunk && mine && all
-                           ? flip(run)
-                           : ND_FAIL(ND_ENOMEM, "no memory for %lld hashes", (long long)count);
-    ND_IF_OK(hash_weights(run, chunk, mine));
-    ND_IF_OK(comm->ops.allgather(comm, all, mine, (size_t)count * sizeof *mine));
-    ND_IF_OK(compare(run, all, count));
-    free(chunk);
-    free(mine);
-    free(all);
-    return status;
+    ND_AUTOFREE char *chunk = malloc(CHUNK_BYTES);
+    ND_AUTOFREE uint64_t *mine = calloc((size_t)count, sizeof *mine);
+    ND_AUTOFREE uint64_t *all = calloc((size_t)(count * comm->size), sizeof *all);
+    ND_FAIL_IF(!chunk || !mine || !all, ND_ENOMEM, "no memory for %lld hashes", (long long)count);
+    ND_TRY(flip(run));
+    ND_TRY(hash_weights(run, chunk, mine));
+    ND_TRY(comm->ops.allgather(comm, all, mine, (size_t)count * sizeof *mine));
+    return compare(run, all, count);
 }
 
 nd_status nd_replica_check(nd_run *run)

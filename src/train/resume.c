@@ -36,14 +36,12 @@ nd_status nd_resume_choose(nd_run *run, const char *resume, char path[ND_CHECKPO
 static nd_status look_for_newer(nd_run *run, int64_t step, bool *newer)
 {
     char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX];
-    nd_checkpoint_steps steps;
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     int64_t found = -1;
     *newer = false;
     nd_checkpoint_directory(&run->config, directory, sizeof directory);
     ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
-    const int64_t last = steps.count > 0 ? steps.list[steps.count - 1] : -1;
-    free(steps.list);
-    if (last <= step)
+    if (steps.count == 0 || steps.list[steps.count - 1] <= step)
         return ND_OK;
     const nd_status status = nd_checkpoint_newest(directory, &run->log, path);
     const char *name = strrchr(path, '/');
@@ -60,7 +58,7 @@ static nd_status look_for_newer(nd_run *run, int64_t step, bool *newer)
 /* *done: the run was resumed from a snapshot. */
 static nd_status resume_snapshot(nd_run *run, bool *done)
 {
-    nd_snapshot_found found;
+    ND_CLEANUP(nd_snapshot_found_free) nd_snapshot_found found = {0};
     bool newer = false, untouched = false;
     *done = false;
     ND_TRY(nd_snapshot_find(run, &found));
@@ -76,7 +74,6 @@ static nd_status resume_snapshot(nd_run *run, bool *done)
             nd_log_line(&run->log, "resumed %s, a snapshot in memory, at step %lld",
                         found.c.directory, (long long)run->position.step);
     }
-    nd_snapshot_found_free(&found);
     if (untouched) {
         nd_log_line(&run->log, "warning: the snapshot cannot be used: %s", nd_error_get()->message);
         nd_error_clear();

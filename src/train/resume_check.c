@@ -21,13 +21,9 @@ static nd_status find_runs(const nd_config *config, const char *checkpoint,
 
 static bool lies_in(const char *path, const char *directory)
 {
-    char *inner = realpath(path, NULL), *outer = realpath(directory, NULL);
+    ND_AUTOFREE char *inner = realpath(path, NULL), *outer = realpath(directory, NULL);
     const size_t length = outer ? strlen(outer) : 0;
-    const bool inside =
-        inner && outer && strncmp(inner, outer, length) == 0 && inner[length] == '/';
-    free(inner);
-    free(outer);
-    return inside;
+    return inner && outer && strncmp(inner, outer, length) == 0 && inner[length] == '/';
 }
 
 /* Checks that a checkpoint found in the run's directory of checkpoints belongs to the directory's
@@ -69,13 +65,10 @@ bool nd_resume_is_own(const nd_config *config, const char *path)
 {
     char checkpoints[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
-    char *inner = realpath(path, NULL), *outer = realpath(checkpoints, NULL);
+    ND_AUTOFREE char *inner = realpath(path, NULL), *outer = realpath(checkpoints, NULL);
     if (inner && strrchr(inner, '/'))
         *strrchr(inner, '/') = '\0';
-    const bool own = inner && outer && strcmp(inner, outer) == 0;
-    free(inner);
-    free(outer);
-    return own;
+    return inner && outer && strcmp(inner, outer) == 0;
 }
 
 nd_status nd_resume_note_base(nd_run *run, const char *path)
@@ -128,25 +121,23 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
 nd_status nd_resume_check_directory(const nd_run *run)
 {
     char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX];
-    nd_checkpoint_steps steps;
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     nd_checkpoint_directory(&run->config, directory, sizeof directory);
     ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
-    nd_status status = ND_OK;
-    for (int i = 0; status == ND_OK && i < steps.count; i++) {
-        nd_checkpoint c = {0};
-        status = nd_checkpoint_step_path(path, directory, "", steps.list[i]);
-        if (status == ND_OK && nd_checkpoint_open_manifest(path, &c) != ND_OK)
+    for (int i = 0; i < steps.count; i++) {
+        ND_CLEANUP(nd_checkpoint_close) nd_checkpoint c = {0};
+        ND_TRY(nd_checkpoint_step_path(path, directory, "", steps.list[i]));
+        if (nd_checkpoint_open_manifest(path, &c) != ND_OK)
             nd_error_clear(); /* damaged, or of somebody else */
-        else if (status == ND_OK && c.identity.run_id[0])
-            status = ND_CHECK(strcmp(c.identity.run_id, run->identity.run_id) == 0, ND_ECHECKPOINT,
-                              "%s is of run %s, and run %s, which is resumed, would save its "
-                              "checkpoints beside it and remove older ones; give another "
-                              "--checkpoint-dir, or move it away",
-                              path, c.identity.run_id, run->identity.run_id);
-        nd_checkpoint_close(&c);
+        else
+            ND_FAIL_IF(c.identity.run_id[0] && strcmp(c.identity.run_id, run->identity.run_id) != 0,
+                       ND_ECHECKPOINT,
+                       "%s is of run %s, and run %s, which is resumed, would save its "
+                       "checkpoints beside it and remove older ones; give another "
+                       "--checkpoint-dir, or move it away",
+                       path, c.identity.run_id, run->identity.run_id);
     }
-    free(steps.list);
-    return status;
+    return ND_OK;
 }
 
 /* Sample numbers continue: the new data begins at its first epoch without used samples. */
@@ -175,12 +166,9 @@ static char *training_facts(const char *facts)
 static nd_status training_data_differ(const char *before, const char *now, bool *differ,
                                       nd_fact_difference *d)
 {
-    char *first = training_facts(before), *second = training_facts(now);
-    const bool made = first && second;
-    *differ = made && nd_facts_differ(first, second, d);
-    free(first);
-    free(second);
-    return ND_CHECK(made, ND_ENOMEM, "no memory to compare data");
+    ND_AUTOFREE char *first = training_facts(before), *second = training_facts(now);
+    *differ = first && second && nd_facts_differ(first, second, d);
+    return ND_CHECK(first && second, ND_ENOMEM, "no memory to compare data");
 }
 
 nd_status nd_resume_check(nd_run *run, const nd_checkpoint *c)

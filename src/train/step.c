@@ -106,7 +106,7 @@ static nd_status share_losses(nd_run *run, const nd_loss *losses, step_batch *ba
                               nd_step_result *result)
 {
     const int64_t count = run->local_micro_batches, micro = run->model->config.micro_batch;
-    leaf_loss *all = malloc((size_t)(run->micro_batches + count) * sizeof *all);
+    ND_AUTOFREE leaf_loss *all = malloc((size_t)(run->micro_batches + count) * sizeof *all);
     ND_FAIL_IF(!all, ND_ENOMEM, "no memory for %lld losses", (long long)run->micro_batches);
     leaf_loss *mine = all + run->micro_batches;
     for (int64_t i = 0; i < count; i++) {
@@ -117,14 +117,11 @@ static nd_status share_losses(nd_run *run, const nd_loss *losses, step_batch *ba
     }
     nd_comm_set_phase(run->comm, run->position.step + 1, "losses");
     nd_fault_point(run->comm, "losses");
-    const nd_status status =
-        run->comm->ops.allgather(run->comm, all, mine, (size_t)count * sizeof *all);
-    if (status == ND_OK)
-        add_losses(run, all, result);
-    for (int64_t i = 0; status == ND_OK && i < run->micro_batches; i++)
+    ND_TRY(run->comm->ops.allgather(run->comm, all, mine, (size_t)count * sizeof *all));
+    add_losses(run, all, result);
+    for (int64_t i = 0; i < run->micro_batches; i++)
         batch->missing_anywhere |= all[i].kept < 0.0;
-    free(all);
-    return status;
+    return ND_OK;
 }
 
 static void judge_losses(const nd_run *run, const step_batch *batch, nd_step_result *result)
@@ -182,13 +179,9 @@ static void describe_skip(const nd_run *run, nd_step_result *result)
 static nd_status share_report(nd_run *run, const step_report *mine, nd_step_result *result)
 {
     const size_t ranks = (size_t)run->comm->size;
-    step_report *all = malloc(ranks * (sizeof *all + sizeof(double)));
+    ND_AUTOFREE step_report *all = malloc(ranks * (sizeof *all + sizeof(double)));
     ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the reports of %d ranks", run->comm->size);
-    const nd_status status = run->comm->ops.allgather(run->comm, all, mine, sizeof *mine);
-    if (status != ND_OK) {
-        free(all);
-        return status;
-    }
+    ND_TRY(run->comm->ops.allgather(run->comm, all, mine, sizeof *mine));
     result->comm_bytes = 0;
     result->stop_requested = false;
     result->save_ready = result->snapshot_ready = true;
@@ -205,7 +198,6 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
     nd_slow_ranks_add(run->timing.slow, &all->times, sizeof *all, run->comm->size, &result->times);
     result->data_wait_ms = result->times.phases[ND_PHASE_DATA].max;
     result->comm_wait_ms = result->times.phases[ND_PHASE_WAIT].max;
-    free(all);
     return ND_OK;
 }
 
@@ -255,21 +247,19 @@ static nd_status share_gradients(nd_run *run, const worker_gradients *mine, doub
     *nonfinite = mine->nonfinite;
     if (!run->rounds)
         return ND_OK;
-    worker_gradients *all = malloc((size_t)(carried * run->comm->size) * sizeof *all);
+    ND_AUTOFREE worker_gradients *all = malloc((size_t)(carried * run->comm->size) * sizeof *all);
     ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the norms of %lld workers",
                (long long)run->rounds->workers);
-    const nd_status status =
-        run->comm->ops.allgather(run->comm, all, mine, (size_t)carried * sizeof *all);
+    ND_TRY(run->comm->ops.allgather(run->comm, all, mine, (size_t)carried * sizeof *all));
     double squares = 0.0;
     *nonfinite = -1;
-    for (int64_t k = 0; status == ND_OK && k < run->rounds->workers; k++) {
+    for (int64_t k = 0; k < run->rounds->workers; k++) {
         const worker_gradients *of = &all[nd_rounds_place(run, k)];
         squares += of->norm * of->norm;
         *nonfinite = *nonfinite < 0 ? of->nonfinite : *nonfinite;
     }
     *norm = sqrt(squares / (double)run->rounds->workers);
-    free(all);
-    return status;
+    return ND_OK;
 }
 
 /* Sums the gradients of each worker; if any is not finite, none is used. */
@@ -422,11 +412,10 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
 {
     step_batch batch = {.error = {.status = ND_OK}};
     *result = (nd_step_result){0};
-    nd_loss *losses = malloc((size_t)run->local_micro_batches * sizeof *losses);
+    ND_AUTOFREE nd_loss *losses = malloc((size_t)run->local_micro_batches * sizeof *losses);
     ND_FAIL_IF(!losses, ND_ENOMEM, "no memory for the losses of %lld micro-batches",
                (long long)run->local_micro_batches);
     const nd_status status = run_step(run, stop_requested, &batch, losses, result);
     free(batch.placeholder);
-    free(losses);
     return status;
 }

@@ -103,6 +103,9 @@ int64_t nd_checkpoint_find(const nd_checkpoint *checkpoint, const char *param, c
  * ND_ECHECKPOINT naming the tensor; ND_EIO. */
 nd_status nd_checkpoint_read(const nd_checkpoint *checkpoint, int64_t index, void *values);
 
+/* The same for its checksum alone. */
+nd_status nd_checkpoint_check_tensor(const nd_checkpoint *checkpoint, int64_t index);
+
 /* Finds the newest complete checkpoint under `directory` with a deep check; logs damaged ones.
  * `path` is empty when there are no checkpoints. Not collective. Errors: ND_ECHECKPOINT when all of
  * them are damaged, or one cannot be read. */

@@ -39,23 +39,19 @@ nd_status nd_checkpoint_config_text(const nd_checkpoint *c, const nd_config *con
 
 nd_status nd_checkpoint_add_config(nd_checkpoint *c, const char *directory, const nd_config *config)
 {
-    char *text;
+    ND_AUTOFREE char *text = NULL;
     size_t size = 0;
-    nd_status status = nd_checkpoint_config_text(c, config, &text, &size);
-    ND_IF_OK(nd_checkpoint_add_file(c, directory, "config.ini", text, size));
-    free(text);
-    return status;
+    ND_TRY(nd_checkpoint_config_text(c, config, &text, &size));
+    return nd_checkpoint_add_file(c, directory, "config.ini", text, size);
 }
 
 static nd_status digest_state(nd_checkpoint *c)
 {
-    char *hashes = malloc(64 * (size_t)c->tensor_count + 1);
+    ND_AUTOFREE char *hashes = malloc(64 * (size_t)c->tensor_count + 1);
     ND_FAIL_IF(!hashes, ND_ENOMEM, "no memory for %lld checksums", (long long)c->tensor_count);
     for (int64_t i = 0; i < c->tensor_count; i++)
         memcpy(hashes + 64 * i, c->tensors[i].checksum, 64);
-    const nd_status status = nd_sha256_hex(hashes, 64 * (size_t)c->tensor_count, c->state_sha256);
-    free(hashes);
-    return status;
+    return nd_sha256_hex(hashes, 64 * (size_t)c->tensor_count, c->state_sha256);
 }
 
 nd_status nd_checkpoint_manifest_text(nd_checkpoint *c, char **text)
@@ -66,10 +62,9 @@ nd_status nd_checkpoint_manifest_text(nd_checkpoint *c, char **text)
 
 nd_status nd_checkpoint_add_manifest(nd_checkpoint *c, const char *directory)
 {
-    char path[ND_CHECKPOINT_PATH_MAX], *text = NULL;
+    char path[ND_CHECKPOINT_PATH_MAX];
+    ND_AUTOFREE char *text = NULL;
     ND_TRY(nd_checkpoint_join(path, directory, "manifest.json"));
     ND_TRY(nd_checkpoint_manifest_text(c, &text));
-    const nd_status status = nd_file_write_synced(path, text, strlen(text));
-    free(text);
-    return status;
+    return nd_file_write_synced(path, text, strlen(text));
 }

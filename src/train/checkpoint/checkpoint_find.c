@@ -13,8 +13,8 @@ nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
                                 nd_checkpoint_inspection *standing)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
-    nd_checkpoint c = {0};
-    nd_names names = {NULL, 0};
+    ND_CLEANUP(nd_checkpoint_close) nd_checkpoint c = {0};
+    ND_CLEANUP(nd_names_free) nd_names names = {0};
     *standing = (nd_checkpoint_inspection){.of_step = false};
     ND_TRY(nd_checkpoint_step_path(path, directory, "", step));
     const nd_status opened = nd_checkpoint_open(path, false, &c);
@@ -29,8 +29,6 @@ nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
         standing->own &=
             nd_checkpoint_lists(&c, names.list[i]) || strcmp(names.list[i], "manifest.json") == 0;
     standing->whole = standing->own && opened == ND_OK;
-    nd_names_free(&names);
-    nd_checkpoint_close(&c);
     if (status == ND_ECHECKPOINT) { /* not the program's, or damaged beyond recognition */
         nd_error_clear();
         return ND_OK;
@@ -41,12 +39,10 @@ nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
 /* Checks deeply. A copy with another step's name is not a checkpoint of that step. */
 static nd_status check_step(const char *path, int64_t step)
 {
-    nd_checkpoint c;
+    ND_CLEANUP(nd_checkpoint_close) nd_checkpoint c = {0};
     ND_TRY(nd_checkpoint_open(path, true, &c));
-    const int64_t found = c.step;
-    nd_checkpoint_close(&c);
-    return ND_CHECK(found == step, ND_ECHECKPOINT, "%s: its manifest is of step %lld", path,
-                    (long long)found);
+    return ND_CHECK(c.step == step, ND_ECHECKPOINT, "%s: its manifest is of step %lld", path,
+                    (long long)c.step);
 }
 
 /* The newest complete one of the list; *at < 0: none. */
@@ -79,27 +75,22 @@ static nd_status newest_of(const nd_checkpoint_steps *steps, const char *directo
 nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
                                char path[ND_CHECKPOINT_PATH_MAX])
 {
-    nd_checkpoint_steps steps;
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     char name[ND_CHECKPOINT_NAME_MAX];
     int at = -1;
     path[0] = '\0';
     ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
-    nd_status status = newest_of(&steps, directory, log, path, &at);
-    const int64_t found = at >= 0 ? steps.list[at] : -1;
-    const int count = steps.count;
-    free(steps.list);
-    ND_TRY(status);
-    if (steps.left_out > found) {
+    ND_TRY(newest_of(&steps, directory, log, path, &at));
+    if (steps.left_out > (at >= 0 ? steps.list[at] : -1)) {
         nd_checkpoint_name(name, "", steps.left_out);
         nd_log_line(log,
                     "warning: %s/%s is not a directory that this program wrote, and is ignored; "
                     "--resume with its path takes a checkpoint behind a symbolic link",
                     directory, name);
     }
-    ND_FAIL_IF(count > 0 && at < 0, ND_ECHECKPOINT,
-               "%s: all %d checkpoints are damaged; --resume none starts a new run", directory,
-               count);
-    return ND_OK;
+    return ND_CHECK(steps.count == 0 || at >= 0, ND_ECHECKPOINT,
+                    "%s: all %d checkpoints are damaged; --resume none starts a new run", directory,
+                    steps.count);
 }
 
 /* `latest` if the program created it and it leads to a checkpoint; else the newest complete one;
@@ -142,17 +133,14 @@ static nd_status configured_directory(const char *run, nd_config_text directory,
 /* A relative checkpoint_dir may lead to another run's when read in another directory. */
 static nd_status check_is_of(const char *run, const char *id, const char *found)
 {
-    nd_checkpoint c = {0};
+    ND_CLEANUP(nd_checkpoint_close) nd_checkpoint c = {0};
     if (!id[0])
         return ND_OK;
-    nd_status status = nd_checkpoint_open_manifest(found, &c);
-    if (status == ND_OK && c.identity.run_id[0] && strcmp(c.identity.run_id, id) != 0)
-        status = ND_FAIL(ND_ECHECKPOINT,
-                         "%s, where the checkpoints of %s are looked for, is of run %s, but "
-                         "%s/config.ini is of run %s; name the directory of that run's checkpoints",
-                         found, run, c.identity.run_id, run, id);
-    nd_checkpoint_close(&c);
-    return status;
+    ND_TRY(nd_checkpoint_open_manifest(found, &c));
+    return ND_CHECK(!c.identity.run_id[0] || strcmp(c.identity.run_id, id) == 0, ND_ECHECKPOINT,
+                    "%s, where the checkpoints of %s are looked for, is of run %s, but "
+                    "%s/config.ini is of run %s; name the directory of that run's checkpoints",
+                    found, run, c.identity.run_id, run, id);
 }
 
 static nd_status search(const char *path, nd_log *log, nd_config_text elsewhere,
@@ -253,12 +241,13 @@ static void undo_one(const char *directory, int64_t step, const char *name)
 static nd_status supersede(const char *directory, const nd_checkpoint_steps *steps, int first,
                            int64_t step, nd_log *log)
 {
-    char(*names)[ND_CHECKPOINT_NAME_MAX] = calloc((size_t)(steps->count - first), sizeof *names);
+    ND_AUTOFREE char(*names)[ND_CHECKPOINT_NAME_MAX] =
+        calloc((size_t)(steps->count - first), sizeof *names);
     int64_t latest = -1;
     bool foreign;
     int moved = first;
-    nd_status status = names ? nd_checkpoint_latest_read(directory, &latest, &foreign)
-                             : ND_FAIL(ND_ENOMEM, "no memory for names of checkpoints");
+    ND_FAIL_IF(!names, ND_ENOMEM, "no memory for names of checkpoints");
+    nd_status status = nd_checkpoint_latest_read(directory, &latest, &foreign);
     if (status == ND_OK && latest >= steps->list[first])
         status =
             nd_checkpoint_latest_write(directory, first > 0 ? steps->list[first - 1] : -1, NULL);
@@ -270,13 +259,12 @@ static nd_status supersede(const char *directory, const nd_checkpoint_steps *ste
         for (int i = first; i < moved; i++)
             nd_log_line(log, "moved   %s/step_%08lld, which is after step %lld, to %s", directory,
                         (long long)steps->list[i], (long long)step, names[i - first]);
-    } else if (names) {
+    } else {
         for (int i = moved - 2; i >= first; i--) /* the last one failed */
             undo_one(directory, steps->list[i], names[i - first]);
         if (latest >= 0)
             nd_checkpoint_latest_write(directory, latest, NULL);
     }
-    free(names);
     return status;
 }
 
@@ -306,23 +294,20 @@ static nd_status name_latest(const char *directory, int64_t step)
 
 nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log)
 {
-    nd_checkpoint_steps steps;
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     int first = 0;
     ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
     while (first < steps.count && steps.list[first] <= step)
         first++;
-    nd_status status = drop_foreign(directory, &steps, first);
-    ND_IF_OK(first < steps.count ? supersede(directory, &steps, first, step, log) : ND_OK);
-    if (first > 0 && steps.list[first - 1] == step)
-        ND_IF_OK(name_latest(directory, step));
-    free(steps.list);
-    return status;
+    ND_TRY(drop_foreign(directory, &steps, first));
+    ND_TRY(first < steps.count ? supersede(directory, &steps, first, step, log) : ND_OK);
+    return first > 0 && steps.list[first - 1] == step ? name_latest(directory, step) : ND_OK;
 }
 
 /* Whatever stays is removed after the next save, or named then. */
 static nd_status remove_unfinished(const char *directory)
 {
-    nd_checkpoint_steps steps;
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     ND_TRY(nd_checkpoint_steps_list(directory, ND_CHECKPOINT_UNFINISHED, &steps));
     for (int i = 0; i < steps.count; i++) {
         char path[ND_CHECKPOINT_PATH_MAX];
@@ -332,13 +317,12 @@ static nd_status remove_unfinished(const char *directory)
         if (status != ND_OK)
             nd_error_clear();
     }
-    free(steps.list);
     return ND_OK;
 }
 
 nd_status nd_checkpoint_recover(const char *directory)
 {
-    nd_checkpoint_steps steps;
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     nd_status status = ND_OK;
     ND_TRY(nd_checkpoint_steps_list(directory, ND_CHECKPOINT_REPLACED, &steps));
     for (int i = 0; status == ND_OK && i < steps.count; i++) {
@@ -350,7 +334,6 @@ nd_status nd_checkpoint_recover(const char *directory)
         if (status == ND_OK && !taken)
             status = nd_rename_new(from, to, NULL);
     }
-    free(steps.list);
     ND_IF_OK(remove_unfinished(directory));
     return status == ND_EIO ? ND_ECHECKPOINT : status;
 }

@@ -40,16 +40,11 @@ static nd_status gather_rows(nd_save *s, size_t *bytes, char *mine, char *all)
 nd_status nd_save_gather(nd_save *s)
 {
     const nd_comm *comm = s->run->comm;
-    size_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
-    char *mine = malloc(move_rows(s, comm->rank, NULL, false) + 1);
-    char *all = malloc(
+    ND_AUTOFREE size_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
+    ND_AUTOFREE char *mine = malloc(move_rows(s, comm->rank, NULL, false) + 1);
+    ND_AUTOFREE char *all = malloc(
         comm->rank == 0 ? (size_t)(s->run->own.count * nd_checkpoint_units(s->run)) * row_bytes + 1
                         : 1);
-    const nd_status status = bytes && mine && all
-                                 ? gather_rows(s, bytes, mine, all)
-                                 : ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");
-    free(bytes);
-    free(mine);
-    free(all);
-    return status;
+    ND_FAIL_IF(!bytes || !mine || !all, ND_ENOMEM, "no memory for the checkpoint's tables");
+    return gather_rows(s, bytes, mine, all);
 }

@@ -116,6 +116,11 @@ nd_status nd_checkpoint_steps_list(const char *directory, const char *prefix,
     return as_checkpoint_error(status);
 }
 
+void nd_checkpoint_steps_free(nd_checkpoint_steps *steps)
+{
+    free(steps->list);
+}
+
 nd_status nd_checkpoint_latest_read(const char *directory, int64_t *step, bool *foreign)
 {
     char path[PATH_MAX], target[PATH_MAX];

@@ -44,10 +44,11 @@ typedef struct nd_checkpoint_steps {
 } nd_checkpoint_steps;
 
 /* Lists the steps of the directories in `directory` with such a name, without symbolic links and
- * files; none when the directory does not exist. The caller frees `list`. Errors: ND_ECHECKPOINT
+ * files; none when the directory does not exist. The caller frees them. Errors: ND_ECHECKPOINT
  * naming the path when it cannot be read, which must not be mistaken for "none". */
 nd_status nd_checkpoint_steps_list(const char *directory, const char *prefix,
                                    nd_checkpoint_steps *steps);
+void nd_checkpoint_steps_free(nd_checkpoint_steps *steps);
 
 /* Reads the step that `latest` in `directory` names; -1 if there is none or, with *foreign, if the
  * program did not create it (a file, a directory, another link). Errors: ND_ECHECKPOINT. */

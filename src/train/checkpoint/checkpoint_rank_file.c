@@ -34,13 +34,11 @@ static nd_status write_tensor(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
         *copied += bytes;
         return ND_OK;
     }
-    void *host = malloc(bytes);
+    ND_AUTOFREE void *host = malloc(bytes);
     ND_FAIL_IF(!host, ND_ENOMEM, "no memory to save %s (%zu bytes)",
                s->run->model->params.list[index].name, bytes);
-    nd_status status = b->ops.download(b, host, part->view.data, bytes);
-    ND_IF_OK(write_part(s, file, index, part, host, written));
-    free(host);
-    return status;
+    ND_TRY(b->ops.download(b, host, part->view.data, bytes));
+    return write_part(s, file, index, part, host, written);
 }
 
 static nd_status write_unit(nd_save *s, nd_checkpoint_h5 *file, int64_t unit, int64_t index,

@@ -54,7 +54,7 @@ bool nd_checkpoint_lists(const nd_checkpoint *c, const char *name)
 nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *c)
 {
     char path[ND_CHECKPOINT_PATH_MAX + 40];
-    void *text = NULL;
+    ND_AUTOFREE void *text = NULL;
     size_t size = 0;
     ND_FAIL_IF(strlen(directory) >= sizeof c->directory, ND_ECHECKPOINT,
                "%.80s...: the path is too long", directory);
@@ -66,9 +66,7 @@ nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *c)
                              "%s: not a checkpoint: it has no readable manifest.json", directory)
                    : ND_FAIL(ND_EIO, "%s: cannot be read: %s", path, strerror(errno));
     ND_TRY(nd_read_whole_file(path, MANIFEST_BYTES_MAX, ND_EIO, &text, &size));
-    const nd_status status = nd_manifest_parse(text, size, path, c);
-    free(text);
-    return status;
+    return nd_manifest_parse(text, size, path, c);
 }
 
 static nd_status open_files(const char *directory, bool deep, nd_checkpoint *c)
@@ -170,9 +168,17 @@ nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool d
     return status;
 }
 
+nd_status nd_checkpoint_check_tensor(const nd_checkpoint *c, int64_t index)
+{
+    const nd_checkpoint_tensor *t = &c->tensors[index];
+    ND_AUTOFREE void *values = malloc((size_t)(t->rows * t->cols) * nd_dtype_size(t->dtype));
+    ND_FAIL_IF(!values, ND_ENOMEM, "no memory to verify %s", t->param);
+    return nd_checkpoint_read(c, index, values);
+}
+
 nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out)
 {
-    nd_checkpoint c;
+    ND_CLEANUP(nd_checkpoint_close) nd_checkpoint c = {0};
     ND_TRY(nd_checkpoint_open(directory, verify, &c));
     fprintf(out, "checkpoint %s\n  step %lld, %lld tokens, %lld restarts\n  state %s\n", directory,
             (long long)c.step, (long long)c.tokens, (long long)c.restarts, c.state_sha256);
@@ -183,24 +189,16 @@ nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out)
         fprintf(out, "  approximate: %s\n", c.approximate);
     for (int64_t i = 0; i < c.file_count; i++)
         fprintf(out, "  file   %-18s %12lld bytes\n", c.files[i].name, (long long)c.files[i].bytes);
-    nd_status status = ND_OK;
-    for (int64_t i = 0; i < c.tensor_count && status == ND_OK; i++) {
+    for (int64_t i = 0; i < c.tensor_count; i++) {
         const nd_checkpoint_tensor *t = &c.tensors[i];
-        if (verify) {
-            const size_t bytes = (size_t)(t->rows * t->cols) * nd_dtype_size(t->dtype);
-            void *values = malloc(bytes);
-            status = values ? nd_checkpoint_read(&c, i, values)
-                            : ND_FAIL(ND_ENOMEM, "no memory to verify %s", t->param);
-            free(values);
-        }
-        if (status == ND_OK)
-            fprintf(out, "  tensor %-28s %-22s %-4s [%lld, %lld]%s\n", t->param, t->part,
-                    nd_dtype_name(t->dtype), (long long)t->rows, (long long)t->cols,
-                    verify ? "  ok" : "");
+        if (verify)
+            ND_TRY(nd_checkpoint_check_tensor(&c, i));
+        fprintf(out, "  tensor %-28s %-22s %-4s [%lld, %lld]%s\n", t->param, t->part,
+                nd_dtype_name(t->dtype), (long long)t->rows, (long long)t->cols,
+                verify ? "  ok" : "");
     }
-    if (status == ND_OK && verify)
+    if (verify)
         fprintf(out, "  all %lld tensors and %lld files have their checksums\n",
                 (long long)c.tensor_count, (long long)c.file_count);
-    nd_checkpoint_close(&c);
-    return status;
+    return ND_OK;
 }

@@ -80,20 +80,16 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
                        (long long)stored.rows, (long long)stored.cols, nd_dtype_name(whole.dtype),
                        (long long)whole.rows, (long long)whole.cols);
     const size_t size = nd_view_bytes(nd_as_const(stored));
-    char *host = malloc(size);
+    ND_AUTOFREE char *host = malloc(size);
     ND_FAIL_IF(!host, ND_ENOMEM, "no memory to read %s (%zu bytes)", param->name, size);
     const nd_row_span span = nd_run_owned_rows(run, param_index);
     const size_t from =
         run->own.rows[param_index] ? nd_checkpoint_row_at(param, stored, span.first) : 0;
     const size_t bytes = (size_t)nd_view_count(nd_as_const(into)) * nd_dtype_size(t->dtype);
-    nd_status status = sliced ? nd_checkpoint_read_range(c, index, from, bytes, host + from)
-                              : nd_checkpoint_read(c, index, host);
-    if (status == ND_OK && t->dtype == into.dtype)
-        status = b->ops.upload(b, into.data, host + from, bytes);
-    else if (status == ND_OK)
-        status = upload_converted(b, into, host + from, t->dtype, bytes);
-    free(host);
-    return status;
+    ND_TRY(sliced ? nd_checkpoint_read_range(c, index, from, bytes, host + from)
+                  : nd_checkpoint_read(c, index, host));
+    return t->dtype == into.dtype ? b->ops.upload(b, into.data, host + from, bytes)
+                                  : upload_converted(b, into, host + from, t->dtype, bytes);
 }
 
 static void describe_workers(int64_t workers, char text[64])
@@ -126,11 +122,9 @@ static nd_status check_workers(const nd_run *run, const nd_checkpoint *c)
 static nd_status clear(nd_backend *b, nd_view view)
 {
     const size_t bytes = nd_view_bytes(nd_as_const(view));
-    void *zeros = calloc(1, bytes);
-    const nd_status status = zeros ? b->ops.upload(b, view.data, zeros, bytes)
-                                   : ND_FAIL(ND_ENOMEM, "no memory for %zu bytes", bytes);
-    free(zeros);
-    return status;
+    ND_AUTOFREE void *zeros = calloc(1, bytes);
+    ND_FAIL_IF(!zeros, ND_ENOMEM, "no memory for %zu bytes", bytes);
+    return b->ops.upload(b, view.data, zeros, bytes);
 }
 
 static bool is_residual(const char *part)
@@ -201,7 +195,7 @@ static nd_status read_config(const nd_checkpoint *c, nd_config *before)
 /* Logs changed keys, some of which affect the rest of the run. */
 static nd_status log_differences(nd_run *run, const nd_config *before)
 {
-    char *text = NULL;
+    ND_AUTOFREE char *text = NULL;
     size_t size = 0;
     FILE *memory = open_memstream(&text, &size);
     ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for the differences of configurations");
@@ -211,7 +205,6 @@ static nd_status log_differences(nd_run *run, const nd_config *before)
     for (char *line; rest && (line = strsep(&rest, "\n")) != NULL;)
         if (*line)
             nd_log_line(&run->log, "changed %s", line);
-    free(text);
     nd_resume_describe_lengths(run, before);
     return ND_OK;
 }
@@ -313,9 +306,7 @@ nd_status nd_checkpoint_restore_open(nd_run *run, const nd_checkpoint *c)
 
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
 {
-    nd_checkpoint c;
+    ND_CLEANUP(nd_checkpoint_close) nd_checkpoint c = {0};
     ND_TRY(nd_checkpoint_open_on_all(run->comm, directory, false, &c));
-    const nd_status status = nd_checkpoint_restore_open(run, &c);
-    nd_checkpoint_close(&c);
-    return status;
+    return nd_checkpoint_restore_open(run, &c);
 }

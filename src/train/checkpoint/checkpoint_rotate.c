@@ -48,7 +48,7 @@ static void remove_old(nd_save *s, const nd_checkpoint_steps *steps, int64_t lat
 /* Removes directories that crashes left half written, half removed or replaced. */
 static void remove_leftovers(nd_save *s, const char *prefix)
 {
-    nd_checkpoint_steps steps;
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     if (!worked(s, nd_checkpoint_steps_list(s->parent, prefix, &steps)))
         return;
     for (int i = 0; i < steps.count; i++) {
@@ -57,20 +57,17 @@ static void remove_leftovers(nd_save *s, const char *prefix)
         ND_IF_OK(nd_directory_remove(path));
         worked(s, status);
     }
-    free(steps.list);
 }
 
 void nd_save_rotate(nd_save *s)
 {
-    nd_checkpoint_steps steps;
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     int64_t latest;
     bool foreign;
     if (s->run->config.logging.checkpoint_keep > 0 &&
         worked(s, nd_checkpoint_latest_read(s->parent, &latest, &foreign)) &&
-        worked(s, nd_checkpoint_steps_list(s->parent, "", &steps))) {
+        worked(s, nd_checkpoint_steps_list(s->parent, "", &steps)))
         remove_old(s, &steps, latest);
-        free(steps.list);
-    }
     remove_leftovers(s, ND_CHECKPOINT_UNFINISHED);
     remove_leftovers(s, ND_CHECKPOINT_REPLACED);
 }

@@ -64,18 +64,15 @@ static nd_status join_part(const joining *j, int64_t index, const nd_optimizer_s
     const nd_run *run = j->s->run;
     const nd_param *param = &run->model->params.list[index];
     const size_t bytes = nd_view_bytes(nd_as_const(part->view));
-    char *whole = malloc(bytes);
-    nd_status status =
-        ND_CHECK(whole, ND_ENOMEM, "no memory to save %s (%zu bytes)", param->name, bytes);
-    for (int r = -1; status == ND_OK && (r = nd_ownership_next(&run->own, index, r)) >= 0;) {
+    ND_AUTOFREE char *whole = malloc(bytes);
+    ND_FAIL_IF(!whole, ND_ENOMEM, "no memory to save %s (%zu bytes)", param->name, bytes);
+    for (int r = -1; (r = nd_ownership_next(&run->own, index, r)) >= 0;) {
         const nd_row_span span = nd_ownership_span(&run->own, index, r, param->rows);
         const size_t from = nd_checkpoint_row_at(param, part->view, span.first);
         const size_t end = nd_checkpoint_row_at(param, part->view, span.first + span.count);
-        status = read_rows(j, r, whole + from, end - from);
+        ND_TRY(read_rows(j, r, whole + from, end - from));
     }
-    ND_IF_OK(nd_save_write_values(j->file, true, param->name, part, whole, written));
-    free(whole);
-    return status;
+    return nd_save_write_values(j->file, true, param->name, part, whole, written);
 }
 
 static nd_status join_all(const joining *j)

@@ -32,24 +32,18 @@ nd_status nd_save_gather_slices(nd_save *s)
 {
     nd_comm *comm = s->run->comm;
     const size_t count = (size_t)shared_params(s) * ND_CHECKPOINT_PARTS_MAX;
-    nd_written_tensor *mine = calloc(count + 1, sizeof *mine);
-    size_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
-    nd_status status = ND_CHECK(mine && bytes, ND_ENOMEM, "no memory for tables of slices");
-    if (status == ND_OK && comm->rank == 0) {
+    ND_AUTOFREE nd_written_tensor *mine = calloc(count + 1, sizeof *mine);
+    ND_AUTOFREE size_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
+    if (comm->rank == 0)
         s->slices = calloc(count * (size_t)comm->size + 1, sizeof *s->slices);
-        if (!s->slices)
-            status = ND_FAIL(ND_ENOMEM, "no memory for tables of slices");
-    }
-    status = nd_comm_agree(comm, status);
-    if (status == ND_OK && count > 0) {
-        pack(s, mine);
-        for (int r = 0; r < comm->size; r++)
-            bytes[r] = count * sizeof *mine;
-        status = comm->ops.gather(comm, s->slices, mine, bytes, 0);
-    }
-    free(mine);
-    free(bytes);
-    return status;
+    ND_TRY(nd_comm_agree(comm, ND_CHECK(mine && bytes && (comm->rank > 0 || s->slices), ND_ENOMEM,
+                                        "no memory for tables of slices")));
+    if (count == 0)
+        return ND_OK;
+    pack(s, mine);
+    for (int r = 0; r < comm->size; r++)
+        bytes[r] = count * sizeof *mine;
+    return comm->ops.gather(comm, s->slices, mine, bytes, 0);
 }
 
 /* The slices of parameter `index`, which is the `turn`th owned by rows. */
@@ -104,17 +98,14 @@ static nd_status read_slice(const nd_checkpoint *c, int64_t index, size_t from, 
 {
     const nd_checkpoint_tensor *t = &c->tensors[index];
     const size_t first = (size_t)t->from, end = first + bytes_of(t);
-    char *values = malloc(bytes_of(t));
+    ND_AUTOFREE char *values = malloc(bytes_of(t));
     ND_FAIL_IF(!values, ND_ENOMEM, "no memory to read %s (%zu bytes)", t->param, bytes_of(t));
-    const nd_status status = nd_checkpoint_read(c, index, values);
+    ND_TRY(nd_checkpoint_read(c, index, values));
     const size_t start = first > from ? first : from;
     const size_t stop = end < from + bytes ? end : from + bytes;
-    if (status == ND_OK) {
-        memcpy(out + (start - from), values + (start - first), stop - start);
-        *found += stop - start;
-    }
-    free(values);
-    return status;
+    memcpy(out + (start - from), values + (start - first), stop - start);
+    *found += stop - start;
+    return ND_OK;
 }
 
 nd_status nd_checkpoint_read_range(const nd_checkpoint *c, int64_t index, size_t from, size_t bytes,

@@ -18,17 +18,16 @@ static nd_status load_weights(nd_loaded_model *l, const nd_checkpoint *c)
                    (long long)p->cols);
         const nd_view shape = nd_view_of(NULL, t->dtype, t->rows, t->cols);
         const size_t bytes = nd_view_bytes(nd_as_const(shape));
-        void *host = malloc(bytes), *device = NULL;
+        ND_AUTOFREE void *host = malloc(bytes);
+        void *device = NULL;
         nd_backend *b = l->backend;
-        nd_status status =
-            ND_CHECK(host, ND_ENOMEM, "no memory to read %s (%zu bytes)", p->name, bytes);
-        ND_IF_OK(nd_checkpoint_read(c, index, host));
-        ND_IF_OK(b->ops.allocate(b, bytes, &device));
+        ND_FAIL_IF(!host, ND_ENOMEM, "no memory to read %s (%zu bytes)", p->name, bytes);
+        ND_TRY(nd_checkpoint_read(c, index, host));
+        nd_status status = b->ops.allocate(b, bytes, &device);
         ND_IF_OK(b->ops.upload(b, device, host, bytes));
         ND_IF_OK(
             nd_model_load_weight(l->model, i, nd_cview_of(device, t->dtype, t->rows, t->cols)));
         b->ops.release(b, device, bytes);
-        free(host);
         ND_TRY(status);
     }
     return ND_OK;

@@ -8,11 +8,9 @@
 
 static nd_status checksum_of(json_t *root, char hex[ND_SHA256_HEX_SIZE])
 {
-    char *canonical = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
+    ND_AUTOFREE char *canonical = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
     ND_FAIL_IF(!canonical, ND_ENOMEM, "no memory for the text of a manifest");
-    const nd_status status = nd_sha256_hex(canonical, strlen(canonical), hex);
-    free(canonical);
-    return status;
+    return nd_sha256_hex(canonical, strlen(canonical), hex);
 }
 
 /* Snapshots have shorter checksums. */
@@ -69,11 +67,11 @@ static void add_health(json_t *root, const nd_health *h)
 nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
 {
     char checksum[ND_SHA256_HEX_SIZE];
-    json_t *root = json_pack("{s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version",
-                             (int)ND_CHECKPOINT_FORMAT_VERSION, "step", (json_int_t)c->step,
-                             "tokens", (json_int_t)c->tokens, "restarts", (json_int_t)c->restarts,
-                             "next_sample", (json_int_t)c->next_sample, "state_sha256",
-                             c->state_sha256, "tensors", tensors_json(c), "files", files_json(c));
+    json_auto_t *root = json_pack(
+        "{s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version", (int)ND_CHECKPOINT_FORMAT_VERSION,
+        "step", (json_int_t)c->step, "tokens", (json_int_t)c->tokens, "restarts",
+        (json_int_t)c->restarts, "next_sample", (json_int_t)c->next_sample, "state_sha256",
+        c->state_sha256, "tensors", tensors_json(c), "files", files_json(c));
     ND_FAIL_IF(!root, ND_ENOMEM, "no memory for a manifest");
     add_health(root, &c->health);
     nd_manifest_add_identity(root, &c->identity);
@@ -81,15 +79,10 @@ nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
         json_object_set_new(root, "data_start", json_integer(c->data_start));
     if (c->approximate[0])
         json_object_set_new(root, "approximate", json_string(c->approximate));
-    nd_status status = checksum_of(root, checksum);
-    if (status == ND_OK) {
-        json_object_set_new(root, "checksum", json_string(checksum));
-        *text = json_dumps(root, JSON_INDENT(1));
-        if (!*text)
-            status = ND_FAIL(ND_ENOMEM, "no memory for the text of a manifest");
-    }
-    json_decref(root);
-    return status;
+    ND_TRY(checksum_of(root, checksum));
+    json_object_set_new(root, "checksum", json_string(checksum));
+    *text = json_dumps(root, JSON_INDENT(1));
+    return ND_CHECK(*text, ND_ENOMEM, "no memory for the text of a manifest");
 }
 
 /* Absent for models that were not trained. */
@@ -242,35 +235,31 @@ static nd_status check_counts(const nd_checkpoint *c, const char *path)
 nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_checkpoint *c)
 {
     json_error_t error;
-    json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    json_auto_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     ND_FAIL_IF(!root, ND_ECHECKPOINT, "%s:%d: not JSON: %s", path, error.line, error.text);
-    nd_status status = ND_OK;
     int version = 0;
     json_int_t step, tokens, restarts, next_sample;
     const char *state, *approximate;
     json_t *tensors, *files;
-    ND_TRY_GOTO(verify_checksum(root, path), done);
-    ND_FAIL_GOTO(json_unpack_ex(root, &error, 0, "{s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o}",
-                                "format_version", &version, "step", &step, "tokens", &tokens,
-                                "restarts", &restarts, "next_sample", &next_sample, "state_sha256",
-                                &state, "tensors", &tensors, "files", &files) != 0,
-                 done, ND_ECHECKPOINT, "%s: %s", path, error.text);
-    ND_FAIL_GOTO(version != ND_CHECKPOINT_FORMAT_VERSION, done, ND_ECHECKPOINT,
-                 "%s: format_version is %d, this program reads %d", path, version,
-                 (int)ND_CHECKPOINT_FORMAT_VERSION);
+    ND_TRY(verify_checksum(root, path));
+    ND_FAIL_IF(json_unpack_ex(root, &error, 0, "{s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o}",
+                              "format_version", &version, "step", &step, "tokens", &tokens,
+                              "restarts", &restarts, "next_sample", &next_sample, "state_sha256",
+                              &state, "tensors", &tensors, "files", &files) != 0,
+               ND_ECHECKPOINT, "%s: %s", path, error.text);
+    ND_FAIL_IF(version != ND_CHECKPOINT_FORMAT_VERSION, ND_ECHECKPOINT,
+               "%s: format_version is %d, this program reads %d", path, version,
+               (int)ND_CHECKPOINT_FORMAT_VERSION);
     c->step = step;
     c->tokens = tokens;
     c->restarts = restarts;
     c->next_sample = next_sample;
     snprintf(c->state_sha256, sizeof c->state_sha256, "%.64s", state);
     c->data_start = json_integer_value(json_object_get(root, "data_start")); /* 0 when absent */
-    ND_TRY_GOTO(check_counts(c, path), done);
-    ND_TRY_GOTO(parse_health(root, path, &c->health), done);
-    ND_TRY_GOTO(nd_manifest_parse_identity(root, path, &c->identity), done);
+    ND_TRY(check_counts(c, path));
+    ND_TRY(parse_health(root, path, &c->health));
+    ND_TRY(nd_manifest_parse_identity(root, path, &c->identity));
     approximate = json_string_value(json_object_get(root, "approximate"));
     snprintf(c->approximate, sizeof c->approximate, "%s", approximate ? approximate : "");
-    status = parse_lists(tensors, files, path, c);
-done:
-    json_decref(root);
-    return status;
+    return parse_lists(tensors, files, path, c);
 }

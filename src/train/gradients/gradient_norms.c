@@ -139,22 +139,19 @@ static double square_of(const nd_gradient_reducer *r, int64_t index, const doubl
 nd_status nd_gradient_norms_share(nd_gradient_reducer *r, int64_t first, int64_t count,
                                   int64_t *nonfinite)
 {
-    nd_status status = ND_OK;
     const int64_t each = places(r, first, count), most = most_computed(r);
-    double *host = calloc((size_t)(most + each * (r->comm->size + 1)), sizeof *host);
+    ND_AUTOFREE double *host = calloc((size_t)(most + each * (r->comm->size + 1)), sizeof *host);
     ND_FAIL_IF(!host, ND_ENOMEM, "no memory for the table of norms");
     double *mine = host + most, *all = mine + each;
     int64_t at = 0;
     *nonfinite = -1;
-    ND_TRY_GOTO(own_squares(r, first, count, host, mine), done);
-    ND_TRY_GOTO(r->comm->ops.allgather(r->comm, all, mine, (size_t)each * sizeof *mine), done);
+    ND_TRY(own_squares(r, first, count, host, mine));
+    ND_TRY(r->comm->ops.allgather(r->comm, all, mine, (size_t)each * sizeof *mine));
     for (int64_t i = first; i < first + count; i++) {
         r->sums.squares[i] = square_of(r, i, all, each, at);
         if (!isfinite(r->sums.squares[i]) && *nonfinite < 0)
             *nonfinite = i;
         at += places_of(r, i);
     }
-done:
-    free(host);
-    return status;
+    return ND_OK;
 }

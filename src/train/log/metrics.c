@@ -34,17 +34,15 @@ static nd_status drop_later_steps(const char *path, int64_t last)
             fclose(in);
         return ND_FAIL(ND_EIO, "cannot replace %s: %s", path, strerror(reason));
     }
-    char *line = NULL;
+    ND_AUTOFREE char *line = NULL;
     size_t scratch = 0;
     while (getline(&line, &scratch, in) > 0) {
-        json_t *object = json_loads(line, 0, NULL);
+        json_auto_t *object = json_loads(line, 0, NULL);
         const json_t *step = json_object_get(object, "step");
         line[strcspn(line, "\n")] = '\0'; /* which the last may lack */
         if (json_is_integer(step) && json_integer_value(step) <= last)
             fprintf(out, "%s\n", line);
-        json_decref(object);
     }
-    free(line);
     const bool failed = ferror(in) != 0 || ferror(out) != 0;
     fclose(in);
     if (fclose(out) != 0 || failed) {
@@ -198,13 +196,11 @@ static nd_status write_line(nd_metrics *metrics, const nd_run *run, const json_t
     path_of(run, path);
     if (metrics->jsonl < 0)
         ND_TRY(open_jsonl(run, metrics));
-    char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    ND_AUTOFREE char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
     ND_FAIL_IF(!text, ND_ENOMEM, "no memory for a line of %s", path);
     const size_t length = strlen(text);
     text[length] = '\n'; /* replaces the NUL */
-    const nd_status status = nd_file_append(metrics->jsonl, path, text, length + 1);
-    free(text);
-    return status;
+    return nd_file_append(metrics->jsonl, path, text, length + 1);
 }
 
 /* Reports once that steps are missing, and once that writing works again. */
@@ -262,7 +258,7 @@ nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_resul
                                                 nd_mtp_active_heads(&run->model->config),
                                                 step->kept_fraction);
     const double peak = run->start.peak_flops * run->comm->size;
-    json_t *o = json_pack(
+    json_auto_t *o = json_pack(
         "{s:I,s:I,s:o,s:o,s:f,s:o,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I,s:I}", "step",
         (json_int_t)run->position.step, "tokens", (json_int_t)run->position.tokens, "loss",
         number(step->loss), "total_loss", number(step->total_loss), "lr", step->lr, "grad_norm",
@@ -283,7 +279,6 @@ nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_resul
         json_object_set_new(o, "val_bpb", json_real(evaluation->bits_per_byte));
     }
     nd_status status = write_line(metrics, run, o);
-    json_decref(o);
     ND_IF_OK(write_tensorboard(metrics, run, step, evaluation, tokens_per_second));
     note_missing(metrics, run, status);
     return ND_OK;

@@ -39,7 +39,7 @@ static nd_status write_event(nd_tensorboard *t, const Nd__Event *event)
     const size_t size = nd__event__get_packed_size(event),
                  head = sizeof(uint64_t) + sizeof(uint32_t);
     const uint64_t length = size;
-    uint8_t *record = malloc(head + size + sizeof(uint32_t));
+    ND_AUTOFREE uint8_t *record = malloc(head + size + sizeof(uint32_t));
     ND_FAIL_IF(!record, ND_ENOMEM, "no memory for an event of %zu bytes", size);
     nd__event__pack(event, record + head);
     const uint32_t length_crc = nd_crc32c_masked(&length, sizeof length);
@@ -47,10 +47,7 @@ static nd_status write_event(nd_tensorboard *t, const Nd__Event *event)
     memcpy(record, &length, sizeof length);
     memcpy(record + sizeof length, &length_crc, sizeof length_crc);
     memcpy(record + head + size, &data_crc, sizeof data_crc);
-    const nd_status status =
-        nd_file_append(t->file, t->path, record, head + size + sizeof data_crc);
-    free(record);
-    return status;
+    return nd_file_append(t->file, t->path, record, head + size + sizeof data_crc);
 }
 
 static int is_event_file(const struct dirent *entry)
@@ -68,11 +65,10 @@ static Nd__Event *read_event(FILE *file, size_t *end)
     if (fread(&length, sizeof length, 1, file) != 1 || fread(&crc, sizeof crc, 1, file) != 1 ||
         crc != nd_crc32c_masked(&length, sizeof length) || length > EVENT_BYTES_MAX)
         return NULL;
-    uint8_t *bytes = malloc((size_t)length + 1);
+    ND_AUTOFREE uint8_t *bytes = malloc((size_t)length + 1);
     if (bytes && fread(bytes, 1, (size_t)length, file) == length &&
         fread(&crc, sizeof crc, 1, file) == 1 && crc == nd_crc32c_masked(bytes, (size_t)length))
         event = nd__event__unpack(NULL, (size_t)length, bytes);
-    free(bytes);
     *end += sizeof length + 2 * sizeof crc + (size_t)length;
     return event;
 }

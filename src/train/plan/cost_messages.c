@@ -175,21 +175,21 @@ nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *byt
     }
     if (all == 0.0 || group == 1)
         return ND_OK;
-    ring g = {.c = c, .ranks = group, .bytes = bytes, .size = nd_cost_part_bytes(c->m, all)};
-    g.out = calloc((size_t)ranks, sizeof *g.out);
-    ND_FAIL_IF(!g.out, ND_ENOMEM, "no memory for the messages of a plan");
+    ND_AUTOFREE stream *out = calloc((size_t)ranks, sizeof *out);
+    ND_FAIL_IF(!out, ND_ENOMEM, "no memory for the messages of a plan");
+    ring g = {
+        .c = c, .ranks = group, .bytes = bytes, .size = nd_cost_part_bytes(c->m, all), .out = out};
     for (int m = 0; m < group; m++)
         g.parts += parts_of(&g, m);
     for (int r = 0; r < ranks; r++)
-        g.out[r] = (stream){.owner = r % group,
-                            .own = parts_of(&g, r % group),
-                            .count = g.parts - parts_of(&g, (r + 1) % group)};
+        out[r] = (stream){.owner = r % group,
+                          .own = parts_of(&g, r % group),
+                          .count = g.parts - parts_of(&g, (r + 1) % group)};
     open_windows(c);
     for (int64_t round = 0; round < g.parts; round++)
         for (int first = 0; first < ranks; first += group)
             advance(&g, round, first, starts);
     close_windows(c);
-    free(g.out);
     return ND_OK;
 }
 

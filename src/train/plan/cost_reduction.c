@@ -235,6 +235,14 @@ static nd_status take_memory(reduction *r, int64_t total)
                     "no memory for %lld messages of a plan", (long long)total);
 }
 
+static void release_memory(reduction *r)
+{
+    free(r->messages);
+    free(r->acts);
+    free(r->places);
+    free(r->ready.list);
+}
+
 static nd_status run(reduction *r, const nd_cost_work *work, const nd_cost_piece *pieces,
                      nd_part_order order)
 {
@@ -255,19 +263,14 @@ static nd_status run(reduction *r, const nd_cost_work *work, const nd_cost_piece
 nd_status nd_cost_reduce(nd_cost_clocks *c, const nd_cost_work *work, const nd_cost_piece *pieces,
                          int64_t count)
 {
+    ND_CLEANUP(release_memory)
     reduction r = {.c = c, .ready = {.clock = c->clock, .stride = sizeof *c->clock}};
     double all = 0.0;
-    size_t *bytes = calloc((size_t)count + 1, sizeof *bytes);
+    ND_AUTOFREE size_t *bytes = calloc((size_t)count + 1, sizeof *bytes);
     ND_FAIL_IF(!bytes, ND_ENOMEM, "no memory for the messages of a plan");
     for (int64_t i = 0; i < count; i++)
         all += (double)(bytes[i] = (size_t)pieces[i].bytes);
     const size_t size = nd_reduction_part_bytes((size_t)nd_cost_part_bytes(c->m, all),
                                                 work->format != ND_GRADIENT_WIRE_FP32);
-    const nd_status status = run(&r, work, pieces, nd_part_order_of(bytes, NULL, count, size));
-    free(bytes);
-    free(r.messages);
-    free(r.acts);
-    free(r.places);
-    free(r.ready.list);
-    return status;
+    return run(&r, work, pieces, nd_part_order_of(bytes, NULL, count, size));
 }

@@ -366,13 +366,11 @@ static nd_status check_groups(const nd_config *config, int ranks, int hosts)
 {
     if (config->dist.group_ranks == 0)
         return ND_OK;
-    int *sizes = calloc((size_t)hosts, sizeof *sizes);
+    ND_AUTOFREE int *sizes = calloc((size_t)hosts, sizeof *sizes);
     ND_FAIL_IF(!sizes, ND_ENOMEM, "no memory for %d hosts", hosts);
     for (int r = 0; r < ranks; r++)
         sizes[nd_links_host(&(nd_links){.ranks = ranks, .hosts = hosts}, r)]++;
-    const nd_status status = nd_groups_check(ranks, sizes, hosts, (int)config->dist.group_ranks);
-    free(sizes);
-    return status;
+    return nd_groups_check(ranks, sizes, hosts, (int)config->dist.group_ranks);
 }
 
 static nd_status estimate_with(estimate how, const nd_config *config, int ranks,

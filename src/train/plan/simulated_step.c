@@ -42,20 +42,14 @@ static nd_status allgather_bytes(const job *j, nd_comm *comm, double bytes)
     if (bytes == 0.0)
         return ND_OK;
     const size_t each = (size_t)fmax(1.0, rint(bytes / j->scale));
-    char *mine = calloc(1, each), *all = calloc((size_t)comm->size, each);
-    nd_status status = ND_OK;
-    if (!mine || !all)
-        status = ND_FAIL(ND_ENOMEM, "no memory for what simulated ranks tell each other");
-    else
-        status = comm->ops.allgather(comm, all, mine, each);
-    free(mine);
-    free(all);
-    return status;
+    ND_AUTOFREE char *mine = calloc(1, each), *all = calloc((size_t)comm->size, each);
+    ND_FAIL_IF(!mine || !all, ND_ENOMEM, "no memory for what simulated ranks tell each other");
+    return comm->ops.allgather(comm, all, mine, each);
 }
 
 static nd_status reduce(const job *j, nd_comm *comm, const nd_cost_piece *of, int64_t count)
 {
-    nd_comm_piece *pieces = calloc((size_t)count + 1, sizeof *pieces);
+    ND_AUTOFREE nd_comm_piece *pieces = calloc((size_t)count + 1, sizeof *pieces);
     ND_FAIL_IF(!pieces, ND_ENOMEM, "no memory for simulated tensors");
     for (int64_t i = 0; i < count; i++)
         pieces[i] = (nd_comm_piece){
@@ -64,10 +58,8 @@ static nd_status reduce(const job *j, nd_comm *comm, const nd_cost_piece *of, in
             .owner = of[i].owner,
             .taker = of[i].taker,
             .format = j->work->format};
-    const nd_status status = comm->ops.reduce_to_owners(
-        comm, (nd_comm_split){j->work->leaves, j->work->any_order}, pieces, count);
-    free(pieces);
-    return status;
+    return comm->ops.reduce_to_owners(comm, (nd_comm_split){j->work->leaves, j->work->any_order},
+                                      pieces, count);
 }
 
 static void compute_until(nd_simulation *s, double time)
@@ -233,6 +225,16 @@ static nd_status take_memory(job *j)
     return ND_OK;
 }
 
+static void release_memory(job *j)
+{
+    free(j->costs.sent);
+    free(j->zeros);
+    free(j->slots);
+    free(j->buffers);
+    free(j->bytes);
+    free(j->computed);
+}
+
 static void tell(const job *j, nd_cost *cost)
 {
     const nd_cost_work *work = j->work;
@@ -252,8 +254,7 @@ static void tell(const job *j, nd_cost *cost)
 
 nd_status nd_simulated_step(const nd_cost_machine *m, const nd_cost_work *work, nd_cost *cost)
 {
-    job j = {.machine = m, .work = work};
-    nd_status status = ND_OK;
+    ND_CLEANUP(release_memory) job j = {.machine = m, .work = work};
     memset(cost, 0, sizeof *cost);
     choose_scale(&j);
     const nd_simulated_machine machine = {
@@ -263,15 +264,8 @@ nd_status nd_simulated_step(const nd_cost_machine *m, const nd_cost_work *work, 
         .within = {m->within.latency, m->within.per_byte * j.scale},
         .compressed = m->compressed,
         .add_per_byte = m->add_per_byte * j.scale};
-    ND_TRY_GOTO(take_memory(&j), done);
-    ND_TRY_GOTO(nd_simulation_run(&machine, run_rank, &j, &j.costs), done);
+    ND_TRY(take_memory(&j));
+    ND_TRY(nd_simulation_run(&machine, run_rank, &j, &j.costs));
     tell(&j, cost);
-done:
-    free(j.costs.sent);
-    free(j.zeros);
-    free(j.slots);
-    free(j.buffers);
-    free(j.bytes);
-    free(j.computed);
-    return status;
+    return ND_OK;
 }

@@ -33,7 +33,7 @@ nd_status nd_identity_create(const nd_config *config, nd_identity *identity)
 {
     static const char *const places[] = {"data.data_path", "logging.run_dir",
                                          "logging.checkpoint_dir", "logging.snapshot_dir", NULL};
-    char *text = NULL;
+    ND_AUTOFREE char *text = NULL;
     size_t size = 0;
     memset(identity, 0, sizeof *identity);
     snprintf(identity->version, sizeof identity->version, "%s", nd_build_version());
@@ -46,10 +46,8 @@ nd_status nd_identity_create(const nd_config *config, nd_identity *identity)
     FILE *memory = open_memstream(&text, &size);
     if (memory)
         nd_config_write_facts(config, places, memory);
-    nd_status status = close_text(memory, &text);
-    ND_IF_OK(nd_sha256_hex(text, size, identity->config_sha256));
-    free(text);
-    return status;
+    ND_TRY(close_text(memory, &text));
+    return nd_sha256_hex(text, size, identity->config_sha256);
 }
 
 nd_status nd_identity_add_data(nd_identity *identity, const nd_dataset *train,
@@ -102,7 +100,7 @@ static nd_status read_comment(const char *run_dir, const char *name, char *value
     enum { CONFIG_BYTES_MAX = 1 << 22 };
     char path[ND_CONFIG_TEXT_MAX + 32];
     const size_t start = strlen(name);
-    void *text;
+    ND_AUTOFREE void *text = NULL;
     size_t size, used = 0;
     value[0] = '\0';
     snprintf(path, sizeof path, "%s/config.ini", run_dir);
@@ -117,7 +115,6 @@ static nd_status read_comment(const char *run_dir, const char *name, char *value
         line += strcspn(line, "\n");
     }
     *exists = size > 0;
-    free(text);
     return ND_OK;
 }
 

@@ -26,19 +26,15 @@ static nd_status compare(nd_comm *comm, const char *mine, nd_status error, const
         return ND_OK;
     nd_fact_difference d;
     ND_TRY(comm->ops.broadcast(comm, &size, sizeof size, 0));
-    char *theirs = malloc(size);
+    ND_AUTOFREE char *theirs = malloc(size);
     ND_TRY(nd_comm_agree(comm, ND_CHECK(theirs, ND_ENOMEM, "no memory for %s", what)));
     if (comm->rank == 0)
         memcpy(theirs, mine, size);
-    nd_status status = comm->ops.broadcast(comm, theirs, size, 0);
-    if (status == ND_OK) {
-        if (here && nd_facts_differ(theirs, mine, &d))
-            status = ND_FAIL(error, "%s: '%s' is %s on this rank and %s on rank 0; %s", what, d.key,
-                             d.second, d.first, advice);
-        status = nd_comm_agree(comm, status);
-    }
-    free(theirs);
-    return status;
+    ND_TRY(comm->ops.broadcast(comm, theirs, size, 0));
+    const bool found = here && nd_facts_differ(theirs, mine, &d);
+    return nd_comm_agree(comm,
+                         ND_CHECK(!found, error, "%s: '%s' is %s on this rank and %s on rank 0; %s",
+                                  what, d.key, d.second, d.first, advice));
 }
 
 nd_status nd_identity_compare_programs(const nd_config *config, const char *resume, nd_comm *comm)
@@ -46,10 +42,10 @@ nd_status nd_identity_compare_programs(const nd_config *config, const char *resu
     /* Keys that may differ between machines; the data's own identity is compared later. */
     static const char *const own[] = {"data.data_path", "hardware.threads", "hardware.cpu_isa",
                                       NULL};
-    char options[256], *text = NULL;
+    char options[256];
+    ND_AUTOFREE char *text = NULL;
     size_t size = 0;
     FILE *memory = open_memstream(&text, &size);
-    nd_status status = ND_OK;
     nd_build_options(options, sizeof options);
     if (memory) {
         fprintf(memory, "version = %s\ncommit = %s\nbuild = %s\n--resume = %s\n",
@@ -57,13 +53,10 @@ nd_status nd_identity_compare_programs(const nd_config *config, const char *resu
         nd_config_write_facts(config, own, memory);
         fclose(memory);
     }
-    if (!text)
-        status = ND_FAIL(ND_ENOMEM, "no memory for the description of a run");
-    status = nd_comm_agree(comm, status);
-    ND_IF_OK(compare(comm, text, ND_ECONFIG, "ranks differ",
-                     "all need the same program, configuration and options"));
-    free(text);
-    return status;
+    ND_TRY(
+        nd_comm_agree(comm, ND_CHECK(text, ND_ENOMEM, "no memory for the description of a run")));
+    return compare(comm, text, ND_ECONFIG, "ranks differ",
+                   "all need the same program, configuration and options");
 }
 
 nd_status nd_identity_compare_data(const nd_identity *identity, nd_comm *comm)

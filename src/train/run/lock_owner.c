@@ -67,7 +67,7 @@ void nd_lock_owner_self(nd_lock_owner *self)
 
 int nd_lock_owner_format(const nd_lock_owner *o, char *text, size_t size)
 {
-    json_t *root =
+    json_auto_t *root =
         json_pack("{s:s,s:I,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:b,s:I,s:I,s:I}", "host", o->host, "pid",
                   (json_int_t)o->pid, "run_id", o->run_id, "started", o->started, "launcher",
                   o->launcher, "boot_id", o->boot, "machine_id", o->machine, "process_start",
@@ -75,7 +75,6 @@ int nd_lock_owner_format(const nd_lock_owner *o, char *text, size_t size)
                   "file_lock", (int)o->locked, "slurm_job", (json_int_t)o->slurm_job,
                   "slurm_restarts", (json_int_t)o->slurm_restarts, "inode", (json_int_t)o->inode);
     const size_t length = root ? json_dumpb(root, text, size, JSON_INDENT(1)) : 0;
-    json_decref(root);
     return length > 0 && length < size ? (text[length] = '\n', (int)length + 1) : -1;
 }
 
@@ -89,7 +88,7 @@ bool nd_lock_owner_parse(const char *text, size_t size, nd_lock_owner *o)
     const char *host, *run_id, *started, *launcher, *boot, *machine;
     json_int_t pid, start, namespace, job, restarts, inode = 0;
     int locked;
-    json_t *root = json_loadb(text, size, 0, NULL);
+    json_auto_t *root = json_loadb(text, size, 0, NULL);
     const bool whole =
         root && json_unpack(root, "{s:s,s:I,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:b,s:I,s:I,s?:I}", "host",
                             &host, "pid", &pid, "run_id", &run_id, "started", &started, "launcher",
@@ -111,7 +110,6 @@ bool nd_lock_owner_parse(const char *text, size_t size, nd_lock_owner *o)
         copy(o->boot, sizeof o->boot, boot);
         copy(o->machine, sizeof o->machine, machine);
     }
-    json_decref(root);
     return whole;
 }
 

@@ -27,20 +27,18 @@ nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend)
     nd_backend_traits *t = &backend->traits;
     const bool on_host = backend->ops.host_memory;
     const bool mine[] = {t->fast_bf16, t->fast_int8_gradients, on_host};
-    bool(*all)[3] = calloc((size_t)comm->size, sizeof mine);
+    ND_AUTOFREE bool(*all)[3] = calloc((size_t)comm->size, sizeof mine);
     ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the traits of %d ranks", comm->size);
-    nd_status status = comm->ops.allgather(comm, all, mine, sizeof mine);
-    for (int r = 0; status == ND_OK && r < comm->size; r++) {
+    ND_TRY(comm->ops.allgather(comm, all, mine, sizeof mine));
+    for (int r = 0; r < comm->size; r++) {
         t->fast_bf16 &= all[r][0];
         t->fast_int8_gradients &= all[r][1];
-        if (all[r][2] != on_host)
-            status = ND_FAIL(ND_ECONFIG,
-                             "rank %d computes on a %s and rank %d on a %s; set [hardware] target "
-                             "to cpu or cuda",
-                             comm->rank, on_host ? "CPU" : "GPU", r, on_host ? "GPU" : "CPU");
+        ND_FAIL_IF(all[r][2] != on_host, ND_ECONFIG,
+                   "rank %d computes on a %s and rank %d on a %s; set [hardware] target to cpu or "
+                   "cuda",
+                   comm->rank, on_host ? "CPU" : "GPU", r, on_host ? "GPU" : "CPU");
     }
-    free(all);
-    return status;
+    return ND_OK;
 }
 
 void nd_run_resolve_precision(nd_config *config, const nd_backend *backend)

@@ -93,17 +93,15 @@ static nd_status initialize_masters(nd_run *run)
     const nd_params *params = &run->model->params;
     const size_t bytes = CHUNK * sizeof(float);
     void *memory = NULL;
-    float *values = malloc(bytes);
-    nd_status status =
-        ND_CHECK(values, ND_ENOMEM, "no memory to initialize parameters (%zu bytes)", bytes);
-    ND_IF_OK(b->ops.allocate(b, bytes, &memory));
+    ND_AUTOFREE float *values = malloc(bytes);
+    ND_FAIL_IF(!values, ND_ENOMEM, "no memory to initialize parameters (%zu bytes)", bytes);
+    nd_status status = b->ops.allocate(b, bytes, &memory);
     for (int64_t i = 0; status == ND_OK && i < params->count; i++)
         if (run->masters[i].data)
             status = initialize_master(run, &params->list[i], run->masters[i],
                                        nd_run_owned_rows(run, i).first * params->list[i].cols,
                                        values, nd_view_of(memory, ND_F32, 1, CHUNK));
     b->ops.release(b, memory, bytes);
-    free(values);
     return status;
 }
 

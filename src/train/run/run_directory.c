@@ -64,8 +64,7 @@ static nd_status check_events(const char *run_dir)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
     bool exists, directory;
-    nd_names names;
-    nd_status status = ND_OK;
+    ND_CLEANUP(nd_names_free) nd_names names = {0};
     ND_TRY(nd_checkpoint_join(path, run_dir, "tensorboard"));
     ND_TRY(nd_path_exists(path, &exists));
     ND_TRY(nd_path_is_directory(path, &directory));
@@ -74,14 +73,13 @@ static nd_status check_events(const char *run_dir)
                "another --run-dir",
                path);
     ND_TRY(nd_directory_names(path, &names));
-    for (int i = 0; status == ND_OK && i < names.count; i++)
-        status = ND_CHECK(strncmp(names.list[i], ND_EVENTS_PREFIX, strlen(ND_EVENTS_PREFIX)) == 0,
-                          ND_ECONFIG,
-                          "%s/%s: event files go here, and this is not one; move it elsewhere, or "
-                          "give another --run-dir",
-                          path, names.list[i]);
-    nd_names_free(&names);
-    return status;
+    for (int i = 0; i < names.count; i++)
+        ND_FAIL_IF(strncmp(names.list[i], ND_EVENTS_PREFIX, strlen(ND_EVENTS_PREFIX)) != 0,
+                   ND_ECONFIG,
+                   "%s/%s: event files go here, and this is not one; move it elsewhere, or give "
+                   "another --run-dir",
+                   path, names.list[i]);
+    return ND_OK;
 }
 
 /* Files that the run's replace, or that are set aside, must be the program's own: config.ini says
@@ -168,16 +166,16 @@ static void open_log(nd_run *run)
 
 void nd_run_directory_make_absolute(nd_config *config, const char *key, const char *directory)
 {
-    char *real = directory[0] && directory[0] != '/' ? realpath(directory, NULL) : NULL;
+    ND_AUTOFREE char *real = directory[0] && directory[0] != '/' ? realpath(directory, NULL) : NULL;
     if (real && nd_config_set_key(config, "logging", key, real, "") != ND_OK)
         nd_error_clear();
-    free(real);
 }
 
 static nd_status save_config(const nd_run *run)
 {
     nd_config config = run->config;
-    char path[ND_CONFIG_TEXT_MAX + 32], *text = NULL;
+    char path[ND_CONFIG_TEXT_MAX + 32];
+    ND_AUTOFREE char *text = NULL;
     size_t size = 0;
     snprintf(path, sizeof path, "%s/config.ini", run->config.logging.run_dir);
     FILE *memory = open_memstream(&text, &size);
@@ -188,11 +186,10 @@ static nd_status save_config(const nd_run *run)
         fprintf(memory, "; slurm_job = %.32s\n\n", getenv("SLURM_JOB_ID"));
     if (run->restored.base)
         nd_run_base_write(run->restored.base, memory);
-    nd_status status = nd_config_write(&config, memory);
+    const nd_status status = nd_config_write(&config, memory);
     fclose(memory);
-    ND_IF_OK(nd_durable_write(path, text, size));
-    free(text);
-    return status;
+    ND_TRY(status);
+    return nd_durable_write(path, text, size);
 }
 
 nd_status nd_run_directory_open(nd_run *run, bool fresh)

@@ -47,25 +47,21 @@ static nd_status measure(nd_run *run, nd_plan_machine *machine, size_t *memory)
 {
     nd_comm *comm = run->comm;
     double mine[2] = {0.0, 0.0};
-    double *all = calloc((size_t)comm->size, sizeof mine);
+    ND_AUTOFREE double *all = calloc((size_t)comm->size, sizeof mine);
     ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the rates of %d ranks", comm->size);
-    nd_status status;
-    ND_TRY_GOTO(nd_links_probe(comm, &machine->between, &machine->within), done);
+    ND_TRY(nd_links_probe(comm, &machine->between, &machine->within));
     run->backend->log = &run->log;
-    ND_TRY_GOTO(nd_comm_agree(comm, nd_plan_measure_flops(&run->config, comm->local_size,
-                                                          comm->device, &mine[0])),
-                done);
+    ND_TRY(nd_comm_agree(
+        comm, nd_plan_measure_flops(&run->config, comm->local_size, comm->device, &mine[0])));
     mine[1] = memory_left(comm); /* beside the workspace, which a device has kept */
-    ND_TRY_GOTO(comm->ops.allgather(comm, all, mine, sizeof mine), done);
+    ND_TRY(comm->ops.allgather(comm, all, mine, sizeof mine));
     for (int r = 0; r < comm->size; r++) {
         mine[0] = fmin(mine[0], all[2 * r]);
         mine[1] = fmin(mine[1], all[2 * r + 1]);
     }
     machine->flops = mine[0];
     *memory = (size_t)mine[1];
-done:
-    free(all);
-    return status;
+    return ND_OK;
 }
 
 void nd_run_groups_describe(const nd_plan_groups *groups, int chosen, const nd_plan_parts *parts,
@@ -130,18 +126,15 @@ nd_status nd_run_choose_groups(nd_run *run)
     if (comm->size == 1 || nd_config_has_rounds(&run->config) ||
         (group > 0 && comm->size % group != 0))
         return ND_OK; /* or an error of nd_run_prepare */
-    int *local = calloc(2 * (size_t)comm->size, sizeof *local);
+    ND_AUTOFREE int *local = calloc(2 * (size_t)comm->size, sizeof *local);
     ND_FAIL_IF(!local, ND_ENOMEM, "no memory for the hosts of %d ranks", comm->size);
     int *sizes = local + comm->size;
-    nd_status status = comm->ops.allgather(comm, local, &comm->local_rank, sizeof *local);
-    const int hosts = status == ND_OK ? hosts_of(local, comm->size, sizes) : 0;
+    ND_TRY(comm->ops.allgather(comm, local, &comm->local_rank, sizeof *local));
+    const int hosts = hosts_of(local, comm->size, sizes);
     const char *why = hosts > 1 ? reason_for_one(run, sizes, hosts) : NULL;
     if (group > 0 && hosts > 0 && nd_groups_check(comm->size, sizes, hosts, group) != ND_OK)
-        status = nd_error_mark_shared(ND_ECONFIG);
-    else if (group == 0 && why && comm->rank == 0)
+        return nd_error_mark_shared(ND_ECONFIG);
+    if (group == 0 && why && comm->rank == 0)
         nd_log_line(&run->log, "groups  1 of %d ranks: %s", comm->size, why);
-    else if (group == 0 && hosts > 1 && !why)
-        status = choose(run, hosts);
-    free(local);
-    return status;
+    return group == 0 && hosts > 1 && !why ? choose(run, hosts) : ND_OK;
 }

@@ -94,28 +94,22 @@ static nd_status share_rows(nd_run *run)
 static nd_status assign_owners(nd_run *run)
 {
     const nd_params *params = &run->model->params;
-    double *cost = calloc((size_t)params->count, sizeof *cost);
-    bool *owned = calloc((size_t)params->count, sizeof *owned);
-    nd_status status = ND_OK;
-    ND_FAIL_GOTO(!cost || !owned, done, ND_ENOMEM, "no memory for the table of owners");
+    ND_AUTOFREE double *cost = calloc((size_t)params->count, sizeof *cost);
+    ND_AUTOFREE bool *owned = calloc((size_t)params->count, sizeof *owned);
+    ND_FAIL_IF(!cost || !owned, ND_ENOMEM, "no memory for the table of owners");
     for (int64_t i = 0; i < params->count; i++)
         cost[i] = by_rows(run, i) ? 0.0 : nd_optimizer_cost(&run->config, &params->list[i]);
-    ND_TRY_GOTO(nd_ownership_create(cost, params->count, nd_comm_group(run->comm), &run->own),
-                done);
-    ND_TRY_GOTO(share_rows(run), done);
-    ND_TRY_GOTO(nd_ownership_spread(&run->own, cost, run->comm->size / run->own.ranks), done);
+    ND_TRY(nd_ownership_create(cost, params->count, nd_comm_group(run->comm), &run->own));
+    ND_TRY(share_rows(run));
+    ND_TRY(nd_ownership_spread(&run->own, cost, run->comm->size / run->own.ranks));
     for (int64_t i = 0; i < params->count; i++)
         owned[i] = nd_run_owned_rows(run, i).count > 0;
-    ND_TRY_GOTO(nd_optimizer_create(&run->config, params, owned, run->backend, &run->optimizer),
-                done);
+    ND_TRY(nd_optimizer_create(&run->config, params, owned, run->backend, &run->optimizer));
     for (int64_t i = 0; i < params->count; i++)
         if (run->own.rows[i])
             nd_optimizer_own_rows(run->optimizer, i, nd_run_owned_rows(run, i).first,
                                   nd_run_owned_rows(run, i).count);
-done:
-    free(cost);
-    free(owned);
-    return status;
+    return ND_OK;
 }
 
 /* A run without rounds, or a worker of another. */

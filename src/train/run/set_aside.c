@@ -142,21 +142,19 @@ static nd_status choose_number(nd_set_aside *p)
 /* Moves everything in `from` except `left` back to `to`, then removes `from`. */
 static nd_status move_back(const char *from, const char *to, const char *left)
 {
-    nd_names names;
-    nd_status status = nd_directory_names(from, &names);
-    for (int i = 0; status == ND_OK && i < names.count; i++)
+    ND_CLEANUP(nd_names_free) nd_names names = {0};
+    ND_TRY(nd_directory_names(from, &names));
+    for (int i = 0; i < names.count; i++)
         if (strcmp(names.list[i], left) != 0)
-            status = move(from, to, names.list[i], NULL);
-    nd_names_free(&names);
-    if (status == ND_OK)
-        rmdir(from); /* fails if it is absent or not empty */
-    return status;
+            ND_TRY(move(from, to, names.list[i], NULL));
+    rmdir(from); /* fails if it is absent or not empty */
+    return ND_OK;
 }
 
 static nd_status undo(const nd_set_aside *p)
 {
     char files[PATH], steps[PATH];
-    nd_checkpoint_steps list;
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps list = {0};
     int64_t latest;
     bool foreign;
     ND_TRY(unfinished(p, files, steps));
@@ -168,7 +166,6 @@ static nd_status undo(const nd_set_aside *p)
         return ND_OK;
     ND_TRY(nd_checkpoint_steps_list(p->checkpoints, "", &list));
     latest = list.count > 0 ? list.list[list.count - 1] : -1;
-    free(list.list);
     return nd_checkpoint_latest_write(p->checkpoints, latest, &foreign);
 }
 
@@ -224,7 +221,7 @@ static nd_status attempt(nd_set_aside *p, const nd_names *names, bool *apart)
 
 nd_status nd_set_aside_run(nd_set_aside *p)
 {
-    nd_names names = {NULL, 0};
+    ND_CLEANUP(nd_names_free) nd_names names = {0};
     bool found = false, apart = false;
     p->number = 0;
     nd_status status = find_files(p, &names, &found);
@@ -235,7 +232,6 @@ nd_status nd_set_aside_run(nd_set_aside *p)
         p->apart = true;
         status = attempt(p, &names, &apart);
     }
-    nd_names_free(&names);
     return status;
 }
 
@@ -251,21 +247,19 @@ static int number_of(const char *name)
 /* `directory` is RUN or CHECKPOINTS. */
 static nd_status recover_in(nd_set_aside p, const char *directory)
 {
-    nd_names names;
+    ND_CLEANUP(nd_names_free) nd_names names = {0};
     ND_TRY(nd_directory_names(directory, &names));
-    nd_status status = ND_OK;
-    for (int i = 0; status == ND_OK && i < names.count; i++) {
+    for (int i = 0; i < names.count; i++) {
         char path[PATH];
-        bool finished = false;
+        bool finished;
         p.number = number_of(names.list[i]);
         if (p.number == 0)
             continue;
-        status = numbered(path, p.run, FINISHED, p.number);
-        ND_IF_OK(nd_path_exists(path, &finished));
-        ND_IF_OK(finished ? finish_steps(&p) : undo(&p));
+        ND_TRY(numbered(path, p.run, FINISHED, p.number));
+        ND_TRY(nd_path_exists(path, &finished));
+        ND_TRY(finished ? finish_steps(&p) : undo(&p));
     }
-    nd_names_free(&names);
-    return status;
+    return ND_OK;
 }
 
 nd_status nd_set_aside_recover(const nd_set_aside *p)

@@ -41,7 +41,7 @@ nd_status nd_snapshot_copy_begin(nd_run *run)
 {
     nd_snapshots *s = run->saving.snapshots;
     const int64_t mine = run->saving.snapshot->summary.bytes;
-    int64_t *bytes = calloc((size_t)run->comm->size, sizeof *bytes);
+    ND_AUTOFREE int64_t *bytes = calloc((size_t)run->comm->size, sizeof *bytes);
     nd_status status =
         nd_comm_agree(run->comm, ND_CHECK(bytes, ND_ENOMEM, "no memory for sizes of parts"));
     ND_IF_OK(run->comm->ops.allgather(run->comm, bytes, &mine, sizeof mine));
@@ -50,7 +50,6 @@ nd_status nd_snapshot_copy_begin(nd_run *run)
         s->copy.pieces = count_pieces(run, bytes);
     else
         unmap(&s->copy);
-    free(bytes);
     return status;
 }
 

@@ -84,18 +84,16 @@ bool nd_snapshot_leads(const nd_run *run)
 
 static nd_status remove_steps(const char *place, int64_t keep, int64_t up_to)
 {
-    nd_checkpoint_steps steps;
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     char path[ND_CHECKPOINT_PATH_MAX];
     ND_TRY(nd_checkpoint_steps_list(place, "", &steps));
-    nd_status status = ND_OK;
-    for (int i = 0; status == ND_OK && i < steps.count; i++) {
+    for (int i = 0; i < steps.count; i++) {
         if (steps.list[i] == keep || steps.list[i] <= up_to)
             continue;
-        status = nd_checkpoint_step_path(path, place, "", steps.list[i]);
-        ND_IF_OK(nd_directory_remove(path));
+        ND_TRY(nd_checkpoint_step_path(path, place, "", steps.list[i]));
+        ND_TRY(nd_directory_remove(path));
     }
-    free(steps.list);
-    return status;
+    return ND_OK;
 }
 
 nd_status nd_snapshot_remove(const nd_run *run, int64_t keep, int64_t up_to)

@@ -45,7 +45,7 @@ nd_status nd_snapshot_share_texts(nd_run *run, nd_snapshot_found *texts, int roo
 static void read_manifest(const nd_run *run, int64_t step, generation *g)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
-    nd_checkpoint c = {0};
+    ND_CLEANUP(nd_checkpoint_close) nd_checkpoint c = {0};
     g->step = -1;
     if (nd_snapshot_step_path(run, step, path) == ND_OK &&
         nd_checkpoint_open_manifest(path, &c) == ND_OK && c.step == step &&
@@ -54,13 +54,12 @@ static void read_manifest(const nd_run *run, int64_t step, generation *g)
         strcpy(g->state, c.state_sha256);
     }
     nd_error_clear();
-    nd_checkpoint_close(&c);
 }
 
 static void list_here(const nd_run *run, generation mine[GENERATIONS])
 {
     char place[ND_CHECKPOINT_PATH_MAX];
-    nd_checkpoint_steps steps = {0};
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     for (int i = 0; i < GENERATIONS; i++)
         mine[i].step = -1;
     if (!nd_snapshot_leads(run) || !run->identity.run_id[0] || run->saving.snapshots->copied)
@@ -74,7 +73,6 @@ static void list_here(const nd_run *run, generation mine[GENERATIONS])
             read_manifest(run, steps.list[last - 1 - i], &mine[i]);
     }
     nd_error_clear();
-    free(steps.list);
 }
 
 /* The newest older than `before`, and a rank on whose host its manifest is. */
@@ -125,17 +123,10 @@ static nd_status check_config(const nd_snapshot_found *found)
 
 static nd_status read_tensors(const nd_checkpoint *c, const char *file)
 {
-    nd_status status = ND_OK;
-    for (int64_t t = 0; status == ND_OK && t < c->tensor_count; t++) {
-        const nd_checkpoint_tensor *tensor = &c->tensors[t];
-        if (strcmp(tensor->file, file) != 0)
-            continue;
-        void *values = malloc((size_t)(tensor->rows * tensor->cols) * nd_dtype_size(tensor->dtype));
-        status = values ? nd_checkpoint_read(c, t, values)
-                        : ND_FAIL(ND_ENOMEM, "no memory to check %s", tensor->param);
-        free(values);
-    }
-    return status;
+    for (int64_t t = 0; t < c->tensor_count; t++)
+        if (strcmp(c->tensors[t].file, file) == 0)
+            ND_TRY(nd_checkpoint_check_tensor(c, t));
+    return ND_OK;
 }
 
 /* Whether this part is here undamaged: every tensor has its checksum. */
@@ -191,16 +182,12 @@ static nd_status gather_parts(nd_run *run, nd_snapshot_found *found)
 {
     nd_comm *comm = run->comm;
     const size_t files = (size_t)found->c.file_count;
-    unsigned char *mine = calloc(files, 1);
+    ND_AUTOFREE unsigned char *mine = calloc(files, 1);
     found->have = calloc(files, (size_t)comm->size);
-    nd_status status = nd_comm_agree(
-        comm, ND_CHECK(mine && found->have, ND_ENOMEM, "no memory for the parts of a snapshot"));
-    if (status == ND_OK) {
-        check_here(run, &found->c, mine);
-        status = comm->ops.allgather(comm, found->have, mine, files);
-    }
-    free(mine);
-    return status;
+    ND_TRY(nd_comm_agree(
+        comm, ND_CHECK(mine && found->have, ND_ENOMEM, "no memory for the parts of a snapshot")));
+    check_here(run, &found->c, mine);
+    return comm->ops.allgather(comm, found->have, mine, files);
 }
 
 /* Errors of this snapshot, on which ranks agreed, leave found->any false. */
@@ -230,7 +217,8 @@ static nd_status try_one(nd_run *run, const generation *g, int holder, nd_snapsh
 nd_status nd_snapshot_find(nd_run *run, nd_snapshot_found *found)
 {
     const int count = run->comm->size * GENERATIONS;
-    generation mine[GENERATIONS], tried, *all = calloc((size_t)count, sizeof *all);
+    generation mine[GENERATIONS], tried;
+    ND_AUTOFREE generation *all = calloc((size_t)count, sizeof *all);
     const generation *next = NULL;
     int holder = 0;
     *found = (nd_snapshot_found){0};
@@ -252,6 +240,5 @@ nd_status nd_snapshot_find(nd_run *run, nd_snapshot_found *found)
         nd_error_clear();
         status = ND_OK;
     }
-    free(all);
     return status;
 }

@@ -78,7 +78,7 @@ static nd_status path_of(const nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
 /* Those of the file whose hosts have no rank now. */
 static nd_status list_absent(nd_run *run, const char *path, int64_t after, bool ended, FILE *out)
 {
-    char *text;
+    ND_AUTOFREE char *text = NULL;
     int64_t step;
     ND_TRY(read_list(run, path, &text));
     char *rest = text;
@@ -98,23 +98,18 @@ static nd_status list_absent(nd_run *run, const char *path, int64_t after, bool 
                         "launch/run.sh removes them, or remove %s there",
                         host, directory);
     }
-    free(text);
     return ND_OK;
 }
 
 static nd_status write_list(nd_run *run, int64_t after, bool ended)
 {
-    char path[ND_CHECKPOINT_PATH_MAX], *text = NULL;
+    char path[ND_CHECKPOINT_PATH_MAX];
+    ND_AUTOFREE char *text = NULL, *real = realpath(run->config.logging.run_dir, NULL);
     size_t size = 0;
     ND_TRY(path_of(run, path));
-    char *real = realpath(run->config.logging.run_dir, NULL);
     FILE *out = open_memstream(&text, &size);
-    if (!out) {
-        free(real);
-        return ND_FAIL(ND_ENOMEM, "no memory for the list of hosts with snapshots");
-    }
+    ND_FAIL_IF(!out, ND_ENOMEM, "no memory for the list of hosts with snapshots");
     const int head = fprintf(out, "of %s\n", real ? real : run->config.logging.run_dir);
-    free(real);
     nd_status status = list_absent(run, path, after, ended, out);
     if (!ended && run->config.logging.snapshot_interval > 0 && !run->saving.snapshots->off)
         list_present(run, out);
@@ -124,7 +119,6 @@ static nd_status write_list(nd_run *run, int64_t after, bool ended)
         status = nd_durable_write(path, text, size);
     else if (status == ND_OK && unlink(path) != 0 && errno != ENOENT)
         status = ND_FAIL(ND_EIO, "cannot remove %s: %s", path, strerror(errno));
-    free(text);
     return status;
 }
 
@@ -143,7 +137,8 @@ void nd_snapshots_list(nd_run *run, int64_t after, bool ended)
 static nd_status read_limits(nd_run *run, int64_t *limits)
 {
     const nd_hosts *hosts = &run->saving.snapshots->hosts;
-    char path[ND_CHECKPOINT_PATH_MAX], *text;
+    char path[ND_CHECKPOINT_PATH_MAX];
+    ND_AUTOFREE char *text = NULL;
     int hosts_seen = 0;
     ND_TRY(path_of(run, path));
     ND_TRY(read_list(run, path, &text));
@@ -159,14 +154,13 @@ static nd_status read_limits(nd_run *run, int64_t *limits)
                         "snapshot host %s was away: what it holds of steps after %lld is not used",
                         hosts->names[r], (long long)limits[r]);
     }
-    free(text);
     return ND_OK;
 }
 
 nd_status nd_snapshot_find_limit(nd_run *run)
 {
     const size_t ranks = (size_t)run->comm->size;
-    int64_t *limits = malloc(ranks * sizeof *limits);
+    ND_AUTOFREE int64_t *limits = malloc(ranks * sizeof *limits);
     ND_TRY(nd_comm_agree(run->comm, ND_CHECK(limits, ND_ENOMEM, "no memory for %zu steps", ranks)));
     for (size_t r = 0; r < ranks; r++)
         limits[r] = INT64_MAX;
@@ -176,6 +170,5 @@ nd_status nd_snapshot_find_limit(nd_run *run)
     }
     const nd_status status = run->comm->ops.broadcast(run->comm, limits, ranks * sizeof *limits, 0);
     run->saving.snapshots->limit = limits[run->comm->rank];
-    free(limits);
     return status;
 }

@@ -12,7 +12,7 @@
 static double bytes_below(const char *path, int depth)
 {
     struct stat info;
-    nd_names names;
+    ND_CLEANUP(nd_names_free) nd_names names = {0};
     double bytes = 0.0;
     if (lstat(path, &info) != 0)
         return 0.0;
@@ -27,7 +27,6 @@ static double bytes_below(const char *path, int depth)
         if (nd_checkpoint_join(inner, path, names.list[i]) == ND_OK)
             bytes += bytes_below(inner, depth - 1);
     }
-    nd_names_free(&names);
     return bytes;
 }
 
@@ -50,14 +49,11 @@ static nd_status read_config(const char *place, int64_t step, nd_config *config)
 static bool has_newer(const char *directory, const char *id, int64_t step)
 {
     char mine[ND_RUN_ID_SIZE], path[ND_CHECKPOINT_PATH_MAX];
-    nd_checkpoint c;
-    if (nd_run_id_read(directory, mine, NULL) != ND_OK || strcmp(mine, id) != 0 ||
-        nd_checkpoint_search(directory, NULL, path) != ND_OK || !path[0] ||
-        nd_checkpoint_open(path, false, &c) != ND_OK)
-        return false;
-    const bool newer = strcmp(c.identity.run_id, id) == 0 && c.step >= step;
-    nd_checkpoint_close(&c);
-    return newer;
+    ND_CLEANUP(nd_checkpoint_close) nd_checkpoint c = {0};
+    return nd_run_id_read(directory, mine, NULL) == ND_OK && strcmp(mine, id) == 0 &&
+           nd_checkpoint_search(directory, NULL, path) == ND_OK && path[0] &&
+           nd_checkpoint_open(path, false, &c) == ND_OK && strcmp(c.identity.run_id, id) == 0 &&
+           c.step >= step;
 }
 
 /* Locks a run's directory; NULL if a running or crashed process holds the lock. */
@@ -87,7 +83,7 @@ static void remove_if_over(nd_run *run, const char *of_run, const char *id)
 {
     nd_config config;
     char place[ND_CHECKPOINT_PATH_MAX];
-    nd_checkpoint_steps steps = {0};
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     if (nd_checkpoint_join(place, of_run, run->saving.snapshots->host) != ND_OK ||
         nd_checkpoint_steps_list(place, "", &steps) != ND_OK)
         return;
@@ -108,7 +104,6 @@ static void remove_if_over(nd_run *run, const char *of_run, const char *id)
                     id, mib, run->saving.snapshots->host, directory);
     }
     nd_run_lock_release(lock);
-    free(steps.list);
 }
 
 bool nd_snapshot_is_copy(const nd_run *run, const char *directory)
@@ -125,7 +120,7 @@ bool nd_snapshot_is_copy(const nd_run *run, const char *directory)
 static void copied_from(const nd_run *run, nd_config_text directory)
 {
     char place[ND_CHECKPOINT_PATH_MAX];
-    nd_checkpoint_steps steps = {0};
+    ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     nd_config config;
     directory[0] = '\0';
     if (run->identity.run_id[0] && nd_snapshot_place(run, place) == ND_OK &&
@@ -135,14 +130,14 @@ static void copied_from(const nd_run *run, nd_config_text directory)
                 nd_snapshot_is_copy(run, config.logging.run_dir))
                 strcpy(directory, config.logging.run_dir);
     nd_error_clear();
-    free(steps.list);
 }
 
 nd_status nd_snapshot_find_copy(nd_run *run)
 {
     nd_comm *comm = run->comm;
     nd_snapshots *s = run->saving.snapshots;
-    nd_config_text mine = "", *all = calloc((size_t)comm->size, sizeof *all);
+    nd_config_text mine = "";
+    ND_AUTOFREE nd_config_text *all = calloc((size_t)comm->size, sizeof *all);
     ND_TRY(
         nd_comm_agree(comm, ND_CHECK(all, ND_ENOMEM, "no memory for %d directories", comm->size)));
     if (nd_snapshot_leads(run))
@@ -158,7 +153,6 @@ nd_status nd_snapshot_find_copy(nd_run *run)
                     "are of %s, which holds this run too; go on there, or remove that directory of "
                     "%s",
                     run->identity.run_id, s->root, s->hosts.names[rank], all[rank], s->root);
-    free(all);
     return status;
 }
 
@@ -179,7 +173,7 @@ static int list_others(const nd_run *run, nd_names *names)
 
 void nd_snapshot_remove_others(nd_run *run)
 {
-    nd_names names = {0};
+    ND_CLEANUP(nd_names_free) nd_names names = {0};
     const int count = list_others(run, &names);
     for (int i = 0; i < count; i++) {
         char path[ND_CHECKPOINT_PATH_MAX];
@@ -187,12 +181,11 @@ void nd_snapshot_remove_others(nd_run *run)
             remove_if_over(run, path, names.list[i]);
     }
     nd_error_clear();
-    nd_names_free(&names);
 }
 
 void nd_snapshot_others(const nd_run *run, char *text, size_t size)
 {
-    nd_names names = {0};
+    ND_CLEANUP(nd_names_free) nd_names names = {0};
     size_t used = 0;
     text[0] = '\0';
     const int count = list_others(run, &names);
@@ -203,5 +196,4 @@ void nd_snapshot_others(const nd_run *run, char *text, size_t size)
                                      names.list[i], bytes_below(path, 3) / (1024.0 * 1024.0));
     }
     nd_error_clear();
-    nd_names_free(&names);
 }

@@ -57,20 +57,17 @@ static nd_status share_needs(nd_run *run, const nd_checkpoint *c, bool *needed)
 {
     nd_comm *comm = run->comm;
     const size_t files = (size_t)c->file_count;
-    unsigned char *mine = calloc(files + 1, 1), *all = calloc(files + 1, (size_t)comm->size);
-    nd_status status = nd_comm_agree(
-        comm, ND_CHECK(mine && all, ND_ENOMEM, "no memory for the parts of a snapshot"));
-    if (status == ND_OK) {
-        find_needs(run, c, mine);
-        status = comm->ops.allgather(comm, all, mine, files);
-    }
-    for (int r = 0; status == ND_OK && r < comm->size; r++)
+    ND_AUTOFREE unsigned char *mine = calloc(files + 1, 1);
+    ND_AUTOFREE unsigned char *all = calloc(files + 1, (size_t)comm->size);
+    ND_TRY(nd_comm_agree(
+        comm, ND_CHECK(mine && all, ND_ENOMEM, "no memory for the parts of a snapshot")));
+    find_needs(run, c, mine);
+    ND_TRY(comm->ops.allgather(comm, all, mine, files));
+    for (int r = 0; r < comm->size; r++)
         for (size_t i = 0; i < files; i++)
             needed[(size_t)run->saving.snapshots->hosts.of[r] * files + i] |=
                 all[(size_t)r * files + i] != 0;
-    free(mine);
-    free(all);
-    return status;
+    return ND_OK;
 }
 
 /* A file sent from one rank to another. */
@@ -146,8 +143,8 @@ static nd_status exchange(nd_run *run, nd_snapshot_found *found, const transfer 
 static nd_status fetch(nd_run *run, nd_snapshot_found *found, bool *untouched)
 {
     const size_t places = (size_t)found->c.file_count * (size_t)run->saving.snapshots->hosts.count;
-    bool *needed = calloc(places, sizeof *needed);
-    transfer *list = calloc(places, sizeof *list);
+    ND_AUTOFREE bool *needed = calloc(places, sizeof *needed);
+    ND_AUTOFREE transfer *list = calloc(places, sizeof *list);
     int count = 0;
     nd_status status = nd_comm_agree(
         run->comm, ND_CHECK(needed && list, ND_ENOMEM, "no memory for the parts of a snapshot"));
@@ -162,8 +159,6 @@ static nd_status fetch(nd_run *run, nd_snapshot_found *found, bool *untouched)
         ND_IF_OK(exchange(run, found, &list[i]));
         nd_snapshot_unmap(list[i].data, list[i].bytes);
     }
-    free(needed);
-    free(list);
     return status;
 }
 

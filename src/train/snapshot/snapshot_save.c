@@ -91,20 +91,19 @@ static nd_status warn_of_disks(nd_run *run)
 {
     const nd_snapshots *s = run->saving.snapshots;
     const bool here = !nd_snapshot_in_memory(s->root);
-    bool *disk = calloc((size_t)run->comm->size, sizeof *disk);
+    ND_AUTOFREE bool *disk = calloc((size_t)run->comm->size, sizeof *disk);
     ND_TRY(nd_comm_agree(run->comm, ND_CHECK(disk, ND_ENOMEM, "no memory for snapshots")));
-    const nd_status status = run->comm->ops.allgather(run->comm, disk, &here, sizeof here);
+    ND_TRY(run->comm->ops.allgather(run->comm, disk, &here, sizeof here));
     int rank = 0;
     while (rank < run->comm->size && !disk[rank])
         rank++;
-    if (status == ND_OK && rank < run->comm->size)
+    if (rank < run->comm->size)
         nd_log_line(&run->log,
                     "warning: snapshots go to a disk: [logging] snapshot_dir = %s on host %s is "
                     "not in memory, so they take as long as the disk does and may not outlive the "
                     "host any better; use a tmpfs such as /dev/shm",
                     s->root, s->hosts.names[rank]);
-    free(disk);
-    return status;
+    return ND_OK;
 }
 
 nd_status nd_snapshots_start(nd_run *run)
@@ -116,13 +115,11 @@ nd_status nd_snapshots_start(nd_run *run)
     s->off = s->copied;
     if (run->config.logging.snapshot_interval == 0 || s->off)
         return ND_OK;
-    int64_t *shares = calloc((size_t)run->comm->size, sizeof *shares);
+    ND_AUTOFREE int64_t *shares = calloc((size_t)run->comm->size, sizeof *shares);
     ND_TRY(nd_comm_agree(run->comm, ND_CHECK(shares, ND_ENOMEM, "no memory for snapshots")));
     const int64_t mine = (int64_t)nd_snapshot_share_bytes(run);
-    const nd_status status = run->comm->ops.allgather(run->comm, shares, &mine, sizeof mine);
-    const double bytes = status == ND_OK ? most_bytes(run, shares, &fullest) : 0.0;
-    free(shares);
-    ND_TRY(status);
+    ND_TRY(run->comm->ops.allgather(run->comm, shares, &mine, sizeof mine));
+    const double bytes = most_bytes(run, shares, &fullest);
     const double limit = (double)run->config.logging.snapshot_memory * mib;
     s->off = limit > 0.0 && bytes > limit;
     if (s->off)
@@ -252,7 +249,7 @@ static nd_status make_texts(nd_run *run, nd_snapshot_found *texts)
 
 static nd_status publish(nd_run *run)
 {
-    nd_snapshot_found texts = {0};
+    ND_CLEANUP(nd_snapshot_found_free) nd_snapshot_found texts = {0};
     nd_status status = nd_save_gather_slices(run->saving.snapshot);
     ND_IF_OK(nd_save_gather(run->saving.snapshot));
     if (status == ND_OK && run->comm->rank == 0)
@@ -261,7 +258,6 @@ static nd_status publish(nd_run *run)
     ND_IF_OK(nd_snapshot_share_texts(run, &texts, 0));
     if (status == ND_OK && nd_snapshot_leads(run))
         status = nd_snapshot_write_texts(run, run->saving.snapshots->step, &texts);
-    nd_snapshot_found_free(&texts);
     return nd_comm_agree(run->comm, nd_save_error(status));
 }
 
