@@ -100,13 +100,9 @@ static void put_special_tokens(nd_gguf_writer *w, const nd_model_file *v)
 static nd_status put_vocabulary(nd_gguf_writer *w, const nd_model_file *v, int64_t vocab_size)
 {
     const size_t count = (size_t)vocab_size;
-    float *scores = calloc(count, sizeof *scores);
-    int32_t *types = calloc(count, sizeof *types);
-    if (!scores || !types) {
-        free(scores);
-        free(types);
-        return ND_FAIL(ND_ENOMEM, "no memory for a vocabulary of %zu tokens", count);
-    }
+    ND_AUTOFREE float *scores = calloc(count, sizeof *scores);
+    ND_AUTOFREE int32_t *types = calloc(count, sizeof *types);
+    ND_FAIL_IF(!scores || !types, ND_ENOMEM, "no memory for a vocabulary of %zu tokens", count);
     nd_gguf_put_text(w, "tokenizer.ggml.model", "llama");
     nd_gguf_put_text(w, "tokenizer.ggml.pre", "default");
     nd_gguf_put_texts(w, "tokenizer.ggml.tokens", count);
@@ -126,8 +122,6 @@ static nd_status put_vocabulary(nd_gguf_writer *w, const nd_model_file *v, int64
     nd_gguf_put_f32s(w, "tokenizer.ggml.scores", scores, count);
     nd_gguf_put_i32s(w, "tokenizer.ggml.token_type", types, count);
     put_special_tokens(w, v);
-    free(scores);
-    free(types);
     return ND_OK;
 }
 
@@ -203,22 +197,17 @@ static nd_status write_blocks(nd_gguf_writer *w, const nd_source_tensor *t, uint
 static nd_status write_tensor(nd_gguf_writer *w, const nd_source *s, int64_t index,
                               const file_type *f)
 {
-    nd_source_tensor t;
+    ND_CLEANUP(nd_source_tensor_free) nd_source_tensor t = {0};
     ND_TRY(nd_source_read(s, index, &t));
     const uint32_t type = tensor_type(f, t.param);
-    nd_status status = ND_OK;
-    float *row = malloc((size_t)t.param->cols * (sizeof(float) + sizeof(uint16_t)));
-    if (!row)
-        status = ND_FAIL(ND_ENOMEM, "no memory for a row of %s", t.param->name);
-    else if (type == ND_GGML_F32)
-        status = write_f32(w, &t, row);
+    ND_AUTOFREE float *row = malloc((size_t)t.param->cols * (sizeof(float) + sizeof(uint16_t)));
+    ND_FAIL_IF(!row, ND_ENOMEM, "no memory for a row of %s", t.param->name);
+    if (type == ND_GGML_F32)
+        ND_TRY(write_f32(w, &t, row));
     else if (type == ND_GGML_F16)
-        status = write_f16(w, &t, row);
+        ND_TRY(write_f16(w, &t, row));
     else
-        status = write_blocks(w, &t, type);
-    free(row);
-    nd_source_tensor_free(&t);
-    ND_TRY(status);
+        ND_TRY(write_blocks(w, &t, type));
     return nd_gguf_writer_end_tensor(w);
 }
 

@@ -16,32 +16,24 @@
 /* The scales as JSON text, for ND_HF_SCALES_KEY. */
 static nd_status scales_text(const nd_source *s, char **text)
 {
-    json_t *scales = json_object();
-    nd_status status = ND_OK;
-    *text = NULL;
-    for (int64_t i = 0; status == ND_OK && i < s->params.count; i++) {
-        nd_source_tensor t;
+    json_auto_t *scales = json_object();
+    for (int64_t i = 0; i < s->params.count; i++) {
+        ND_CLEANUP(nd_source_tensor_free) nd_source_tensor t = {0};
         char name[ND_HF_NAME_MAX];
         if (s->params.list[i].role != ND_ROLE_TERNARY)
             continue;
-        status = nd_source_read(s, i, &t);
-        if (status != ND_OK)
-            break;
+        ND_TRY(nd_source_read(s, i, &t));
         nd_hf_name(t.param, name);
         json_object_set_new(scales, name, json_real((double)t.scales[0]));
-        nd_source_tensor_free(&t);
     }
-    if (status == ND_OK)
-        *text = json_dumps(scales, JSON_COMPACT);
-    json_decref(scales);
-    if (status == ND_OK && !*text)
-        status = ND_FAIL(ND_ENOMEM, "no memory for the scales' text");
-    return status;
+    *text = json_dumps(scales, JSON_COMPACT);
+    return ND_CHECK(*text, ND_ENOMEM, "no memory for the scales' text");
 }
 
 static nd_status put_metadata(const nd_source *s, nd_safetensors_writer *w)
 {
-    char group[32], *scales = NULL;
+    char group[32];
+    ND_AUTOFREE char *scales = NULL;
     ND_TRY(nd_safetensors_put_text(w, "format", "pt"));
     ND_TRY(nd_safetensors_put_text(w, ND_HF_ACTIVATIONS_KEY, ND_HF_ACTIVATIONS_TEXT));
     ND_TRY(nd_safetensors_put_text(w, ND_HF_TERNARY_KEY, "true"));
@@ -50,9 +42,7 @@ static nd_status put_metadata(const nd_source *s, nd_safetensors_writer *w)
     if (s->model.group_size > 0)
         return ND_OK;
     ND_TRY(scales_text(s, &scales));
-    const nd_status status = nd_safetensors_put_text(w, ND_HF_SCALES_KEY, scales);
-    free(scales);
-    return status;
+    return nd_safetensors_put_text(w, ND_HF_SCALES_KEY, scales);
 }
 
 static nd_status write_rows(const nd_source *s, const nd_source_tensor *t, bool bf16, float *row,
@@ -73,14 +63,11 @@ static nd_status write_rows(const nd_source *s, const nd_source_tensor *t, bool 
 static nd_status write_tensor(const nd_source *s, int64_t index, bool bf16,
                               nd_safetensors_writer *w)
 {
-    nd_source_tensor t;
+    ND_CLEANUP(nd_source_tensor_free) nd_source_tensor t = {0};
     ND_TRY(nd_source_read(s, index, &t));
-    float *row = malloc((size_t)t.param->cols * (sizeof(float) + sizeof(uint16_t)));
-    const nd_status status = row ? write_rows(s, &t, bf16, row, w)
-                                 : ND_FAIL(ND_ENOMEM, "no memory for a row of %s", t.param->name);
-    free(row);
-    nd_source_tensor_free(&t);
-    return status;
+    ND_AUTOFREE float *row = malloc((size_t)t.param->cols * (sizeof(float) + sizeof(uint16_t)));
+    ND_FAIL_IF(!row, ND_ENOMEM, "no memory for a row of %s", t.param->name);
+    return write_rows(s, &t, bf16, row, w);
 }
 
 static nd_status write_model(const nd_source *s, bool bf16, const char *path,
@@ -117,10 +104,11 @@ static nd_status write_tokenizer(const nd_source *s, const char *directory)
     const nd_model_file *v = &s->vocabulary;
     snprintf(path, sizeof path, "%s/tokenizer.model", directory);
     ND_TRY(nd_file_write_synced(path, s->tokenizer, s->tokenizer_bytes));
-    json_t *root = json_pack("{s:s,s:b,s:b,s:b,s:b,s:b,s:I}", "tokenizer_class", "LlamaTokenizer",
-                             "add_bos_token", v->eos >= 0, "add_eos_token", 0, "add_prefix_space",
-                             0, "legacy", 0, "clean_up_tokenization_spaces", 0, "model_max_length",
-                             (json_int_t)s->config.model.max_seq_len);
+    json_auto_t *root =
+        json_pack("{s:s,s:b,s:b,s:b,s:b,s:b,s:I}", "tokenizer_class", "LlamaTokenizer",
+                  "add_bos_token", v->eos >= 0, "add_eos_token", 0, "add_prefix_space", 0, "legacy",
+                  0, "clean_up_tokenization_spaces", 0, "model_max_length",
+                  (json_int_t)s->config.model.max_seq_len);
     if (root && v->eos >= 0) {
         json_object_set_new(root, "bos_token", json_string("</s>"));
         json_object_set_new(root, "eos_token", json_string("</s>"));
@@ -129,8 +117,7 @@ static nd_status write_tokenizer(const nd_source *s, const char *directory)
         if (v->pieces[i].type == ND_PIECE_UNKNOWN)
             json_object_set_new(root, "unk_token",
                                 json_stringn(v->pieces[i].name, v->pieces[i].name_bytes));
-    char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
-    json_decref(root);
+    char *text = json_dumps(root, JSON_INDENT(2));
     ND_FAIL_IF(!text, ND_ENOMEM, "no memory for the tokenizer's configuration");
     return write_text(directory, "tokenizer_config.json", text);
 }

@@ -118,16 +118,10 @@ void nd_gguf_describe(const nd_gguf *g, const char *path, size_t bytes, FILE *ou
 
 nd_status nd_gguf_print(const char *path, bool verify, FILE *out)
 {
-    nd_mapped_file file;
-    nd_gguf g;
+    ND_CLEANUP(nd_mapped_file_close) nd_mapped_file file = {0};
+    ND_CLEANUP(nd_gguf_free) nd_gguf g = {0};
     ND_TRY(nd_mapped_file_open(path, &file));
-    nd_status status = nd_gguf_parse(file.bytes, file.size, path, &g);
-    if (status == ND_OK) {
-        nd_gguf_describe(&g, path, file.size, out);
-        if (verify)
-            status = verify_data(&g, path, out);
-        nd_gguf_free(&g);
-    }
-    nd_mapped_file_close(&file);
-    return status;
+    ND_TRY(nd_gguf_parse(file.bytes, file.size, path, &g));
+    nd_gguf_describe(&g, path, file.size, out);
+    return verify ? verify_data(&g, path, out) : ND_OK;
 }

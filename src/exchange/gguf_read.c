@@ -185,16 +185,14 @@ static nd_status check_unique(nd_gguf_span *names, size_t count, const char *nam
 static nd_status check_names(const nd_gguf *g, const char *name)
 {
     const size_t capacity = g->pair_count > g->tensor_count ? g->pair_count : g->tensor_count;
-    nd_gguf_span *names = malloc((capacity + 1) * sizeof *names);
+    ND_AUTOFREE nd_gguf_span *names = malloc((capacity + 1) * sizeof *names);
     ND_FAIL_IF(!names, ND_ENOMEM, "%s: no memory for %zu names", name, capacity);
     for (size_t i = 0; i < g->pair_count; i++)
         names[i] = g->pairs[i].key;
-    nd_status status = check_unique(names, g->pair_count, name, "key");
+    ND_TRY(check_unique(names, g->pair_count, name, "key"));
     for (size_t i = 0; i < g->tensor_count; i++)
         names[i] = g->tensors[i].name;
-    ND_IF_OK(check_unique(names, g->tensor_count, name, "tensor"));
-    free(names);
-    return status;
+    return check_unique(names, g->tensor_count, name, "tensor");
 }
 
 static nd_status find_alignment(nd_gguf *g, const char *name)

@@ -181,8 +181,7 @@ static nd_status write_header(nd_gguf_writer *w)
 nd_status nd_gguf_writer_start(nd_gguf_writer *w, const char *path)
 {
     char digits[65];
-    memset(digits, '0', 64);
-    digits[64] = '\0';
+    snprintf(digits, sizeof digits, "%064d", 0);
     nd_gguf_put_text(w, ND_GGUF_DIGEST_KEY, digits);
     if (fflush(w->pairs.memory) != 0 || fflush(w->tensors.memory) != 0 || ferror(w->pairs.memory) ||
         ferror(w->tensors.memory) || w->out_of_memory)

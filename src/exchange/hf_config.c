@@ -221,24 +221,17 @@ nd_status nd_hf_config_parse(const char *text, size_t size, const char *path, nd
                              double *epsilon)
 {
     json_error_t error;
-    config_reader r = {path, json_loadb(text, size, 0, &error), config};
-    if (!json_is_object(r.root)) {
-        const bool parsed = r.root != NULL;
-        json_decref(r.root);
-        return ND_FAIL(ND_EDATA, "%s:%d: not a JSON object: %s", path, parsed ? 1 : error.line,
-                       parsed ? "another value" : error.text);
-    }
-    const nd_status status = read_keys(&r, epsilon);
-    json_decref(r.root);
-    return status;
+    json_auto_t *root = json_loadb(text, size, 0, &error);
+    const config_reader r = {path, root, config};
+    ND_FAIL_IF(!json_is_object(root), ND_EDATA, "%s:%d: not a JSON object: %s", path,
+               root ? 1 : error.line, root ? "another value" : error.text);
+    return read_keys(&r, epsilon);
 }
 
 nd_status nd_hf_config_read(const char *path, nd_config *config, double *epsilon)
 {
-    void *text = NULL;
+    ND_AUTOFREE void *text = NULL;
     size_t size = 0;
     ND_TRY(nd_read_whole_file(path, CONFIG_BYTES_MAX, ND_EDATA, &text, &size));
-    const nd_status status = nd_hf_config_parse(text, size, path, config, epsilon);
-    free(text);
-    return status;
+    return nd_hf_config_parse(text, size, path, config, epsilon);
 }

@@ -26,17 +26,11 @@ static nd_status open_file(nd_hf_model *m, const char *directory, const char *na
     nd_hf_file *grown = realloc(m->files, (size_t)(m->file_count + 1) * sizeof *grown);
     ND_FAIL_IF(!grown, ND_ENOMEM, "no memory for %s", name);
     m->files = grown;
-    nd_hf_file *f = &m->files[m->file_count];
+    nd_hf_file *f = &m->files[m->file_count++];
     memset(f, 0, sizeof *f);
     ND_TRY(join_path(f->path, directory, name));
     ND_TRY(nd_mapped_file_open(f->path, &f->mapped));
-    const nd_status status =
-        nd_safetensors_parse(f->mapped.bytes, f->mapped.size, f->path, &f->tensors);
-    if (status != ND_OK)
-        nd_mapped_file_close(&f->mapped);
-    else
-        m->file_count++;
-    return status;
+    return nd_safetensors_parse(f->mapped.bytes, f->mapped.size, f->path, &f->tensors);
 }
 
 static bool is_open(const nd_hf_model *m, const char *name)
@@ -50,32 +44,27 @@ static bool is_open(const nd_hf_model *m, const char *name)
 /* Opens every file that the index names. */
 static nd_status open_shards(nd_hf_model *m, const char *directory, const char *index_path)
 {
-    void *text = NULL;
+    ND_AUTOFREE void *text = NULL;
     size_t size = 0;
     json_error_t error;
     const char *tensor;
     json_t *value;
-    nd_status status = ND_OK;
     ND_TRY(nd_read_whole_file(index_path, INDEX_BYTES_MAX, ND_EDATA, &text, &size));
-    json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    json_auto_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     json_t *map = json_object_get(root, "weight_map");
-    free(text);
-    if (!json_is_object(map))
-        status = ND_FAIL(ND_EDATA, "%s: not a JSON object with a weight_map%s%s", index_path,
-                         root ? "" : ": ", root ? "" : error.text);
+    ND_FAIL_IF(!json_is_object(map), ND_EDATA, "%s: not a JSON object with a weight_map%s%s",
+               index_path, root ? "" : ": ", root ? "" : error.text);
     json_object_foreach(map, tensor, value)
     {
         const char *name = json_string_value(value);
-        if (status != ND_OK)
-            break;
-        if (!name || !*name || *name == '.' || strchr(name, '/') || m->file_count == FILES_MAX)
-            status = ND_FAIL(ND_EDATA, "%s: the file of %.80s is '%.80s'; expected a plain name",
-                             index_path, tensor, name ? name : "not a string");
-        else if (!is_open(m, name))
-            status = open_file(m, directory, name);
+        ND_FAIL_IF(!name || !*name || *name == '.' || strchr(name, '/') ||
+                       m->file_count == FILES_MAX,
+                   ND_EDATA, "%s: the file of %.80s is '%.80s'; expected a plain name", index_path,
+                   tensor, name ? name : "not a string");
+        if (!is_open(m, name))
+            ND_TRY(open_file(m, directory, name));
     }
-    json_decref(root);
-    return status;
+    return ND_OK;
 }
 
 /* One file takes precedence over an index, as in transformers, which leaves the index of a model

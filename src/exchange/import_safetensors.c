@@ -49,18 +49,16 @@ static nd_status write_tensor(const import *in, int64_t index, nd_checkpoint_h5 
     const nd_param *p = &in->model.params.list[index];
     const size_t bytes = (size_t)(p->rows * p->cols) * sizeof(float);
     char name[ND_PARAM_NAME_MAX + 16];
-    float *values = malloc(bytes);
+    ND_AUTOFREE float *values = malloc(bytes);
+    ND_FAIL_IF(!values, ND_ENOMEM, "no memory for %s (%zu bytes)", p->name, bytes);
     *t =
         (nd_checkpoint_tensor){.part = "master", .dtype = ND_F32, .rows = p->rows, .cols = p->cols};
     snprintf(t->param, sizeof t->param, "%s", p->name);
     snprintf(t->file, sizeof t->file, "%s", tensors_name);
     snprintf(name, sizeof name, "/masters/%s", p->name);
-    nd_status status = values ? read_master(in, index, values)
-                              : ND_FAIL(ND_ENOMEM, "no memory for %s (%zu bytes)", p->name, bytes);
-    ND_IF_OK(nd_checkpoint_h5_write(file, name, nd_cview_of(values, ND_F32, p->rows, p->cols)));
-    ND_IF_OK(nd_sha256_hex(values, bytes, t->checksum));
-    free(values);
-    return status;
+    ND_TRY(read_master(in, index, values));
+    ND_TRY(nd_checkpoint_h5_write(file, name, nd_cview_of(values, ND_F32, p->rows, p->cols)));
+    return nd_sha256_hex(values, bytes, t->checksum);
 }
 
 static nd_status write_tensors(const import *in, const char *path, nd_checkpoint *c)

@@ -66,14 +66,8 @@ nd_status nd_out_file_write(nd_out_file *f, const void *bytes, size_t size)
 
 nd_status nd_out_file_pad(nd_out_file *f, size_t alignment)
 {
-    static const char zeros[64] = {0};
-    size_t missing = (alignment - (size_t)f->written % alignment) % alignment;
-    for (; missing > 0;) {
-        const size_t part = missing < sizeof zeros ? missing : sizeof zeros;
-        ND_TRY(nd_out_file_write(f, zeros, part));
-        missing -= part;
-    }
-    return ND_OK;
+    static const char zeros[ND_OUT_FILE_ALIGNMENT_MAX];
+    return nd_out_file_write(f, zeros, (alignment - (size_t)f->written % alignment) % alignment);
 }
 
 nd_status nd_out_file_start_digest(nd_out_file *f)

@@ -47,21 +47,17 @@ void nd_safetensors_describe(const nd_safetensors *f, const char *path, size_t b
 
 nd_status nd_safetensors_print(const char *path, bool verify, FILE *out)
 {
-    nd_mapped_file file;
-    nd_safetensors f;
+    ND_CLEANUP(nd_mapped_file_close) nd_mapped_file file = {0};
+    ND_CLEANUP(nd_safetensors_free) nd_safetensors f = {0};
     bool has_digest;
     ND_TRY(nd_mapped_file_open(path, &file));
-    nd_status status = nd_safetensors_parse(file.bytes, file.size, path, &f);
-    if (status == ND_OK) {
-        nd_safetensors_describe(&f, path, file.size, out);
-        if (verify)
-            status = nd_safetensors_verify(&f, path, &has_digest);
-        if (status == ND_OK && verify)
-            fputs(has_digest ? "  the data has the checksum the file states\n"
-                             : "  its shape is sound; the file has no checksum of its data\n",
-                  out);
-        nd_safetensors_free(&f);
-    }
-    nd_mapped_file_close(&file);
-    return status;
+    ND_TRY(nd_safetensors_parse(file.bytes, file.size, path, &f));
+    nd_safetensors_describe(&f, path, file.size, out);
+    if (!verify)
+        return ND_OK;
+    ND_TRY(nd_safetensors_verify(&f, path, &has_digest));
+    fputs(has_digest ? "  the data has the checksum the file states\n"
+                     : "  its shape is sound; the file has no checksum of its data\n",
+          out);
+    return ND_OK;
 }

@@ -52,44 +52,34 @@ nd_status nd_safetensors_put_tensor(nd_safetensors_writer *w, const char *name, 
 /* The header's text, padded with blanks so that the tensors start at a multiple of 8. */
 static nd_status header_text(const nd_safetensors_writer *w, char **text, size_t *bytes)
 {
-    json_t *header = json_object();
-    char *compact = NULL;
+    json_auto_t *header = json_object();
+    ND_AUTOFREE char *compact = NULL;
     *text = NULL;
-    if (header && json_object_set(header, "__metadata__", w->metadata) == 0 &&
+    if (json_object_set(header, "__metadata__", w->metadata) == 0 &&
         json_object_update(header, w->tensors) == 0)
         compact = json_dumps(header, JSON_COMPACT);
-    json_decref(header);
-    const size_t length = compact ? strlen(compact) : 0;
-    *bytes = (length + 7) / 8 * 8;
-    if (compact)
-        *text = malloc(*bytes + 1);
-    if (*text) {
-        memset(*text, ' ', *bytes);
-        memcpy(*text, compact, length);
-        (*text)[*bytes] = '\0';
-    }
-    free(compact);
+    *bytes = compact ? (strlen(compact) + 7) / 8 * 8 : 0;
+    if (compact && asprintf(text, "%-*s", (int)*bytes, compact) < 0)
+        *text = NULL;
     return ND_CHECK(*text, ND_ENOMEM, "no memory for a safetensors header");
 }
 
 nd_status nd_safetensors_writer_start(nd_safetensors_writer *w, const char *path)
 {
-    char digits[65], *text = NULL;
+    char digits[65];
+    ND_AUTOFREE char *text = NULL;
     size_t bytes = 0;
-    memset(digits, '0', 64);
-    digits[64] = '\0';
+    snprintf(digits, sizeof digits, "%064d", 0);
     ND_TRY(nd_safetensors_put_text(w, ND_SAFETENSORS_DIGEST_KEY, digits));
     ND_TRY(header_text(w, &text, &bytes));
     const uint64_t length = bytes;
     /* Only metadata has this key: no tensor's name begins like it. */
     const char *key = strstr(text, "\"" ND_SAFETENSORS_DIGEST_KEY "\":\"");
     w->digest_offset = (int64_t)(sizeof length + (size_t)(strstr(key, digits) - text));
-    nd_status status = nd_out_file_create(path, &w->out);
-    ND_IF_OK(nd_out_file_write(w->out, &length, sizeof length));
-    ND_IF_OK(nd_out_file_write(w->out, text, bytes));
-    ND_IF_OK(nd_out_file_start_digest(w->out));
-    free(text);
-    return status;
+    ND_TRY(nd_out_file_create(path, &w->out));
+    ND_TRY(nd_out_file_write(w->out, &length, sizeof length));
+    ND_TRY(nd_out_file_write(w->out, text, bytes));
+    return nd_out_file_start_digest(w->out);
 }
 
 nd_status nd_safetensors_write(nd_safetensors_writer *w, const void *bytes, size_t size)

@@ -121,15 +121,13 @@ nd_status nd_source_read(const nd_source *s, int64_t index, nd_source_tensor *t)
     t->memory = malloc((count + scales) * sizeof(float) + (ternary ? count : 0));
     ND_FAIL_IF(!t->memory, ND_ENOMEM, "no memory for %s", p->name);
     t->values = t->memory;
-    nd_status status = read_values(s, p, t->values);
-    if (status == ND_OK && ternary) {
-        t->scales = t->values + count;
-        t->codes = (int8_t *)(t->scales + scales);
-        status = ternarize(s, t);
-        t->values = NULL;
-    }
-    if (status != ND_OK)
-        nd_source_tensor_free(t);
+    ND_TRY(read_values(s, p, t->values));
+    if (!ternary)
+        return ND_OK;
+    t->scales = t->values + count;
+    t->codes = (int8_t *)(t->scales + scales);
+    const nd_status status = ternarize(s, t);
+    t->values = NULL;
     return status;
 }
 

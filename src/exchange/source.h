@@ -36,7 +36,8 @@ typedef struct nd_source_tensor {
 nd_status nd_source_open(const char *path, nd_source *source);
 void nd_source_close(nd_source *source);
 
-/* Reads parameter `index`; the caller frees it. Errors: ND_ECHECKPOINT naming the tensor. */
+/* Reads parameter `index`; the caller frees it, also when it failed. Errors: ND_ECHECKPOINT naming
+ * the tensor. */
 nd_status nd_source_read(const nd_source *source, int64_t index, nd_source_tensor *tensor);
 void nd_source_tensor_free(nd_source_tensor *tensor);
 

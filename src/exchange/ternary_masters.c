@@ -42,38 +42,27 @@ static nd_status check_ternarized(nd_backend *b, const char *name, nd_cview valu
 {
     const int64_t parts = groups ? values.rows * groups : 1;
     const size_t count = (size_t)nd_view_count(values);
-    int8_t *got_codes = malloc(count);
-    float *got_scales = malloc((size_t)parts * sizeof *got_scales);
-    nd_status status = ND_OK;
-    ND_FAIL_GOTO(!got_codes || !got_scales, done, ND_ENOMEM, "no memory to check %s", name);
-    ND_TRY_GOTO(b->ops.ternarize(
-                    b, nd_view_of(got_codes, ND_I8, values.rows, values.cols),
-                    nd_view_of(got_scales, ND_F32, groups ? values.rows : 1, groups ? groups : 1),
-                    values),
-                done);
-    ND_TRY_GOTO(b->ops.synchronize(b), done);
-    if (memcmp(got_codes, codes, count) != 0 ||
-        memcmp(got_scales, scales, (size_t)parts * sizeof *scales) != 0)
-        status =
-            ND_FAIL(ND_EINTERNAL, "%s: its masters do not ternarize to its codes and scale", name);
-done:
-    free(got_codes);
-    free(got_scales);
-    return status;
+    ND_AUTOFREE int8_t *got_codes = malloc(count);
+    ND_AUTOFREE float *got_scales = malloc((size_t)parts * sizeof *got_scales);
+    ND_FAIL_IF(!got_codes || !got_scales, ND_ENOMEM, "no memory to check %s", name);
+    ND_TRY(b->ops.ternarize(
+        b, nd_view_of(got_codes, ND_I8, values.rows, values.cols),
+        nd_view_of(got_scales, ND_F32, groups ? values.rows : 1, groups ? groups : 1), values));
+    ND_TRY(b->ops.synchronize(b));
+    return ND_CHECK(memcmp(got_codes, codes, count) == 0 &&
+                        memcmp(got_scales, scales, (size_t)parts * sizeof *scales) == 0,
+                    ND_EINTERNAL, "%s: its masters do not ternarize to its codes and scale", name);
 }
 
 nd_status nd_ternary_masters(nd_backend *backend, const char *name, float *values, int64_t rows,
                              int64_t cols, int64_t groups, float scale)
 {
     const int64_t parts = groups ? rows * groups : 1, each = rows * cols / parts;
-    int8_t *codes = malloc((size_t)(rows * cols));
-    float *scales = malloc((size_t)parts * sizeof *scales);
-    nd_status status = ND_CHECK(codes && scales, ND_ENOMEM, "no memory for the codes of %s", name);
-    for (int64_t i = 0; status == ND_OK && i < parts; i++)
-        status = convert_part(name, values + i * each, each, scale, &scales[i], codes + i * each);
-    ND_IF_OK(check_ternarized(backend, name, nd_cview_of(values, ND_F32, rows, cols), codes, scales,
-                              groups));
-    free(codes);
-    free(scales);
-    return status;
+    ND_AUTOFREE int8_t *codes = malloc((size_t)(rows * cols));
+    ND_AUTOFREE float *scales = malloc((size_t)parts * sizeof *scales);
+    ND_FAIL_IF(!codes || !scales, ND_ENOMEM, "no memory for the codes of %s", name);
+    for (int64_t i = 0; i < parts; i++)
+        ND_TRY(convert_part(name, values + i * each, each, scale, &scales[i], codes + i * each));
+    return check_ternarized(backend, name, nd_cview_of(values, ND_F32, rows, cols), codes, scales,
+                            groups);
 }
