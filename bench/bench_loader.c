@@ -33,7 +33,8 @@ static void print_row(const char *name, int64_t tokens, double seconds)
 static nd_status time_memcpy(const setting *s)
 {
     const size_t count = (size_t)s->first.n_tokens;
-    int32_t *from = calloc(count, sizeof *from), *to = calloc(count, sizeof *to);
+    ND_AUTOFREE int32_t *from = calloc(count, sizeof *from);
+    ND_AUTOFREE int32_t *to = calloc(count, sizeof *to);
     ND_FAIL_IF(!from || !to, ND_ENOMEM, "no memory for %zu tokens", count);
     memset(from, 1, count * sizeof *from);
     memset(to, 2, count * sizeof *to);
@@ -44,8 +45,6 @@ static nd_status time_memcpy(const setting *s)
     }
     print_row("memcpy of int32 tokens", EPOCHS * (int64_t)count,
               nd_seconds() - start + 1e-9 * to[0]);
-    free(from);
-    free(to);
     return ND_OK;
 }
 

@@ -57,23 +57,19 @@ static nd_status exchange(nd_comm *comm, double *seconds)
 
 static nd_status summary(int ranks, nd_times_summary *s, double *seconds)
 {
-    nd_rank_times *times = calloc((size_t)ranks, sizeof *times);
-    nd_slow_rank *slow = calloc((size_t)ranks, sizeof *slow);
-    double *sorted = calloc((size_t)ranks, sizeof *sorted);
-    nd_status status =
-        ND_CHECK(times && slow && sorted, ND_ENOMEM, "no memory for %d ranks", ranks);
-    for (int i = 0; status == ND_OK && i < ranks * ND_PHASE_COUNT; i++)
+    ND_AUTOFREE nd_rank_times *times = calloc((size_t)ranks, sizeof *times);
+    ND_AUTOFREE nd_slow_rank *slow = calloc((size_t)ranks, sizeof *slow);
+    ND_AUTOFREE double *sorted = calloc((size_t)ranks, sizeof *sorted);
+    ND_FAIL_IF(!times || !slow || !sorted, ND_ENOMEM, "no memory for %d ranks", ranks);
+    for (int i = 0; i < ranks * ND_PHASE_COUNT; i++)
         times[i / ND_PHASE_COUNT].ms[i % ND_PHASE_COUNT] = (float)(i * 7919 % 1000);
     const double start = cpu_seconds();
-    for (int i = 0; status == ND_OK && i < ROUNDS; i++) {
+    for (int i = 0; i < ROUNDS; i++) {
         *s = nd_times_summarize(times, sizeof *times, ranks, sorted);
         nd_slow_ranks_add(slow, times, sizeof *times, ranks, s);
     }
     *seconds = (cpu_seconds() - start) / ROUNDS;
-    free(times);
-    free(slow);
-    free(sorted);
-    return status;
+    return ND_OK;
 }
 
 /* Rank 0's: an object in the line of metrics.jsonl, and scalars of an event. */

@@ -110,11 +110,11 @@ static char *allocate(size_t bytes)
 
 static nd_status compare_all(nd_comm *comm, int most)
 {
-    buffers b = {
-        .comm = comm, .mine = allocate(sizes[SIZES - 1]), .all = allocate(sizes[SIZES - 1])};
-    nd_status status = ND_OK;
-    ND_FAIL_GOTO(!b.mine || !b.all, done, ND_ENOMEM, "no memory for two buffers of %zu bytes",
-                 sizes[SIZES - 1]);
+    ND_AUTOFREE char *mine = allocate(sizes[SIZES - 1]);
+    ND_AUTOFREE char *all = allocate(sizes[SIZES - 1]);
+    buffers b = {.comm = comm, .mine = mine, .all = all};
+    ND_FAIL_IF(!mine || !all, ND_ENOMEM, "no memory for two buffers of %zu bytes",
+               sizes[SIZES - 1]);
     if (comm->rank == 0)
         printf("| %d ranks | KiB | ours, us | MPI's, us | ratio | of the fastest |\n"
                "|---|---|---|---|---|---|\n",
@@ -122,14 +122,11 @@ static nd_status compare_all(nd_comm *comm, int most)
     for (int i = 0; i < SIZES; i++) {
         const int rounds = sizes[i] >= 16 << 20 ? (most + 3) / 4 : most;
         b.bytes = sizes[i];
-        ND_TRY_GOTO(compare("broadcast", our_broadcast, their_broadcast, &b, rounds), done);
-        ND_TRY_GOTO(compare("allgather", our_allgather, their_allgather, &b, rounds), done);
-        ND_TRY_GOTO(compare("reduction", our_reduction, their_reduction, &b, rounds), done);
+        ND_TRY(compare("broadcast", our_broadcast, their_broadcast, &b, rounds));
+        ND_TRY(compare("allgather", our_allgather, their_allgather, &b, rounds));
+        ND_TRY(compare("reduction", our_reduction, their_reduction, &b, rounds));
     }
-done:
-    free(b.mine);
-    free(b.all);
-    return status;
+    return ND_OK;
 }
 
 static nd_status bench(int argc, char **argv, nd_comm *comm)

@@ -58,16 +58,14 @@ nd_status bench_allocate(nd_backend *b, nd_dtype type, int64_t rows, int64_t col
 {
     enum { DRAWN = 65521 };
     const size_t bytes = (size_t)(rows * cols) * nd_dtype_size(type);
-    uint16_t *host = calloc(1, bytes);
+    ND_AUTOFREE uint16_t *host = calloc(1, bytes);
     ND_FAIL_IF(!host, ND_ENOMEM, "no memory for %zu bytes", bytes);
     *view = nd_view_of(NULL, type, rows, cols);
     for (int64_t i = 0; type == ND_BF16 && i < rows * cols; i++)
         host[i] = i < DRAWN ? nd_bf16_from_float((float)nd_rng_uniform(11, (uint64_t)i) - 0.5f)
                             : host[i - DRAWN];
-    nd_status status = b->ops.allocate(b, bytes, &view->data);
-    ND_IF_OK(b->ops.upload(b, view->data, host, bytes));
-    free(host);
-    return status;
+    ND_TRY(b->ops.allocate(b, bytes, &view->data));
+    return b->ops.upload(b, view->data, host, bytes);
 }
 
 static nd_status bench(const bench_program *p, int argc, char **argv)

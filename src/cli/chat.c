@@ -46,24 +46,20 @@ static nd_status feed_turn(chat *c, const char *line, bool *full)
 {
     const nd_tokenizer *tokenizer = c->sampler->loaded->tokenizer;
     const int32_t mark = nd_sampler_mark(c->sampler);
-    char *text = NULL;
-    int32_t *tokens = NULL;
+    ND_AUTOFREE char *text = NULL;
+    ND_AUTOFREE int32_t *tokens = NULL;
     size_t count = 0;
-    nd_status status = format_turn(c, line, &text);
-    ND_IF_OK(nd_tokenizer_encode(tokenizer, text, strlen(text), &tokens, &count));
-    free(text);
-    if (status == ND_OK && !c->started && mark >= 0)
-        status = nd_sampler_feed(c->sampler, &mark, 1);
-    if (status == ND_OK) {
-        *full = context_is_full(c, count);
-        if (!*full && count > 0)
-            status = nd_sampler_feed(c->sampler, tokens, count);
-    }
-    free(tokens);
+    ND_TRY(format_turn(c, line, &text));
+    ND_TRY(nd_tokenizer_encode(tokenizer, text, strlen(text), &tokens, &count));
+    if (!c->started && mark >= 0)
+        ND_TRY(nd_sampler_feed(c->sampler, &mark, 1));
+    *full = context_is_full(c, count);
+    if (!*full && count > 0)
+        ND_TRY(nd_sampler_feed(c->sampler, tokens, count));
     free(c->rest);
     c->rest = NULL;
     c->started = true;
-    return status;
+    return ND_OK;
 }
 
 /* Omits the newline that the user has already typed. */

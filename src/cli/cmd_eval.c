@@ -39,25 +39,22 @@ static nd_status open_dataset(const eval_arguments *a, const nd_loaded_model *l,
 static nd_status evaluate(const eval_arguments *a, nd_comm *comm, nd_loaded_model *l,
                           nd_evaluation *result)
 {
-    nd_arena activations = {0};
+    ND_CLEANUP(nd_arena_release) nd_arena activations = {0};
     nd_dataset *data = NULL;
-    nd_status status = ND_OK;
-    ND_TRY_GOTO(open_dataset(a, l, &data), done);
+    ND_TRY(open_dataset(a, l, &data));
     if (!l->tokenizer)
         l->model->pieces = nd_dataset_vocab_size(data);
     nd_arena_start_sizing(&activations, "activations", l->backend);
-    ND_TRY_GOTO(nd_model_reserve_activations(l->model, &activations, false), done);
-    ND_TRY_GOTO(nd_arena_commit(&activations), done);
-    ND_TRY_GOTO(nd_model_reserve_activations(l->model, &activations, false), done);
-    ND_TRY_GOTO(nd_evaluate(l->model, data, comm, a->samples, result), done);
-    ND_FAIL_GOTO(!isfinite(result->loss), done, ND_ENUMERIC,
-                 "%s: the loss is %g: the weights hold NaN or infinite values, or too large ones",
-                 l->directory, result->loss);
-done:
-    if (activations.backend)
-        nd_arena_release(&activations);
+    nd_status status = nd_model_reserve_activations(l->model, &activations, false);
+    ND_IF_OK(nd_arena_commit(&activations));
+    ND_IF_OK(nd_model_reserve_activations(l->model, &activations, false));
+    ND_IF_OK(nd_evaluate(l->model, data, comm, a->samples, result));
     nd_dataset_close(data);
-    return status;
+    ND_TRY(status);
+    return ND_CHECK(
+        isfinite(result->loss), ND_ENUMERIC,
+        "%s: the loss is %g: the weights hold NaN or infinite values, or too large ones",
+        l->directory, result->loss);
 }
 
 static nd_status print_json(const eval_arguments *a, const nd_loaded_model *l,
@@ -110,7 +107,7 @@ nd_status nd_cli_eval(int argc, char **argv)
     ND_FAIL_IF(strcmp(a.split, "val") != 0 && strcmp(a.split, "train") != 0, ND_ECONFIG,
                "--split: '%.40s' is neither val nor train", a.split);
     nd_comm *comm = NULL;
-    nd_loaded_model loaded;
+    nd_loaded_model loaded = {0};
     nd_evaluation result = {0};
     ND_TRY(nd_comm_create(&comm));
     const nd_load_options options = {.checkpoint = a.checkpoint,
@@ -118,11 +115,9 @@ nd_status nd_cli_eval(int argc, char **argv)
                                      .threads = a.threads,
                                      .activation_quant = !a.no_activation_quant};
     nd_status status = nd_comm_agree(comm, nd_load_model(&options, comm, &loaded));
-    if (status == ND_OK) {
-        status = nd_comm_agree(comm, evaluate(&a, comm, &loaded, &result));
-        if (status == ND_OK && comm->rank == 0)
-            status = print(&a, &loaded, &result);
-        nd_loaded_model_release(&loaded);
-    }
+    ND_IF_OK(nd_comm_agree(comm, evaluate(&a, comm, &loaded, &result)));
+    if (comm->rank == 0)
+        ND_IF_OK(print(&a, &loaded, &result));
+    nd_loaded_model_release(&loaded);
     return nd_cli_shutdown(comm, status);
 }

@@ -12,19 +12,14 @@ typedef struct grad_arguments {
     bool reference, no_activation_quant;
 } grad_arguments;
 
-/* Gradients of a whole model, one view for each parameter. */
-typedef struct gradient_scratch {
-    nd_arena arena;
-    nd_view *views;
-} gradient_scratch;
-
-static nd_status reserve(nd_loaded_model *l, gradient_scratch *scratch)
+/* `gradients` has a view for each parameter. */
+static nd_status reserve(nd_loaded_model *l, nd_arena *arena, nd_view *gradients)
 {
     const nd_params *params = &l->model->params;
-    ND_TRY(nd_model_reserve_activations(l->model, &scratch->arena, true));
+    ND_TRY(nd_model_reserve_activations(l->model, arena, true));
     for (int64_t i = 0; i < params->count; i++)
-        ND_TRY(nd_arena_reserve(&scratch->arena, ND_F32, params->list[i].rows, params->list[i].cols,
-                                &scratch->views[i]));
+        ND_TRY(nd_arena_reserve(arena, ND_F32, params->list[i].rows, params->list[i].cols,
+                                &gradients[i]));
     return ND_OK;
 }
 
@@ -46,13 +41,11 @@ static nd_status write_gradient(nd_hdf5_out *out, nd_backend *b, const char *nam
                                 nd_cview gradient)
 {
     const size_t bytes = nd_view_bytes(gradient);
-    void *host = malloc(bytes);
+    ND_AUTOFREE void *host = malloc(bytes);
     ND_FAIL_IF(!host, ND_ENOMEM, "no memory for %s (%zu bytes)", name, bytes);
-    nd_status status = b->ops.download(b, host, gradient.data, bytes);
-    ND_IF_OK(nd_hdf5_out_write(out, name,
-                               nd_cview_of(host, gradient.dtype, gradient.rows, gradient.cols)));
-    free(host);
-    return status;
+    ND_TRY(b->ops.download(b, host, gradient.data, bytes));
+    return nd_hdf5_out_write(out, name,
+                             nd_cview_of(host, gradient.dtype, gradient.rows, gradient.cols));
 }
 
 /* With Collider, for each position: 1 if it took part in the backward pass, and its loss factor. */
@@ -62,43 +55,35 @@ static nd_status write_kept(nd_hdf5_out *out, const nd_model *m, int64_t count)
     const bool weighted = c->params.rule == ND_COLLIDER_SAMPLE && count < m->tokens;
     if (!m->config.collider)
         return ND_OK;
-    int32_t *kept = calloc((size_t)m->tokens, sizeof *kept);
-    double *weight = calloc((size_t)m->tokens, sizeof *weight);
-    nd_status status = ND_OK;
-    ND_FAIL_GOTO(!kept || !weight, done, ND_ENOMEM, "no memory to mark %lld tokens",
-                 (long long)m->tokens);
+    ND_AUTOFREE int32_t *kept = calloc((size_t)m->tokens, sizeof *kept);
+    ND_AUTOFREE double *weight = calloc((size_t)m->tokens, sizeof *weight);
+    ND_FAIL_IF(!kept || !weight, ND_ENOMEM, "no memory to mark %lld tokens", (long long)m->tokens);
     for (int64_t i = 0; i < count; i++) {
         const int64_t t = count < m->tokens ? c->kept[i] : i;
         kept[t] = 1;
         weight[t] = weighted ? 1.0 / c->probability[t] : 1.0;
     }
     const int64_t rows = m->config.micro_batch, cols = m->config.seq_length;
-    ND_TRY_GOTO(nd_hdf5_out_write(out, "/kept", nd_cview_of(kept, ND_I32, rows, cols)), done);
-    ND_TRY_GOTO(nd_hdf5_out_write(out, "/weight", nd_cview_of(weight, ND_F64, rows, cols)), done);
-done:
-    free(kept);
-    free(weight);
-    return status;
+    ND_TRY(nd_hdf5_out_write(out, "/kept", nd_cview_of(kept, ND_I32, rows, cols)));
+    return nd_hdf5_out_write(out, "/weight", nd_cview_of(weight, ND_F64, rows, cols));
 }
 
-static nd_status write_results(nd_loaded_model *l, const gradient_scratch *scratch,
-                               const char *path, const nd_loss *loss, nd_cview tokens)
+static nd_status write_results(nd_loaded_model *l, const nd_view *gradients, const char *path,
+                               const nd_loss *loss, nd_cview tokens)
 {
     const double mean = loss->nll / (double)loss->tokens;
     const double total = loss->total / (double)loss->tokens;
     nd_hdf5_out *out = NULL;
-    nd_status status = ND_OK;
     ND_TRY(nd_hdf5_out_create(path, "/gradients", &out));
-    ND_TRY_GOTO(nd_hdf5_out_write(out, "/loss", nd_cview_of(&mean, ND_F64, 0, 0)), done);
-    ND_TRY_GOTO(nd_hdf5_out_write(out, "/total_loss", nd_cview_of(&total, ND_F64, 0, 0)), done);
-    ND_TRY_GOTO(nd_hdf5_out_write(out, "/tokens", tokens), done);
-    ND_TRY_GOTO(write_kept(out, l->model, loss->kept), done);
+    nd_status status = nd_hdf5_out_write(out, "/loss", nd_cview_of(&mean, ND_F64, 0, 0));
+    ND_IF_OK(nd_hdf5_out_write(out, "/total_loss", nd_cview_of(&total, ND_F64, 0, 0)));
+    ND_IF_OK(nd_hdf5_out_write(out, "/tokens", tokens));
+    ND_IF_OK(write_kept(out, l->model, loss->kept));
     for (int64_t i = 0; i < l->model->params.count; i++) {
         char name[ND_PARAM_NAME_MAX + 16];
         snprintf(name, sizeof name, "/gradients/%s", l->model->params.list[i].name);
-        ND_TRY_GOTO(write_gradient(out, l->backend, name, nd_as_const(scratch->views[i])), done);
+        ND_IF_OK(write_gradient(out, l->backend, name, nd_as_const(gradients[i])));
     }
-done:;
     const nd_status closed = nd_hdf5_out_close(out, status == ND_OK);
     return status != ND_OK ? status : closed;
 }
@@ -106,34 +91,28 @@ done:;
 static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int32_t *tokens,
                          int64_t rows, int64_t cols)
 {
-    nd_status status = ND_OK;
     nd_loss loss;
     float offset_weights[ND_OFFSETS_MAX];
-    gradient_scratch scratch = {.views = calloc((size_t)l->model->params.count, sizeof(nd_view))};
-    ND_FAIL_IF(!scratch.views, ND_ENOMEM, "no memory for the table of gradients");
-    ND_TRY_GOTO(check_tokens(l, a->tokens, tokens, rows, cols), done);
-    nd_arena_start_sizing(&scratch.arena, "gradients", l->backend);
-    ND_TRY_GOTO(reserve(l, &scratch), done);
-    ND_TRY_GOTO(nd_arena_commit(&scratch.arena), done);
-    ND_TRY_GOTO(reserve(l, &scratch), done);
+    ND_AUTOFREE nd_view *gradients = calloc((size_t)l->model->params.count, sizeof *gradients);
+    ND_CLEANUP(nd_arena_release) nd_arena arena = {0};
+    ND_FAIL_IF(!gradients, ND_ENOMEM, "no memory for the table of gradients");
+    ND_TRY(check_tokens(l, a->tokens, tokens, rows, cols));
+    nd_arena_start_sizing(&arena, "gradients", l->backend);
+    ND_TRY(reserve(l, &arena, gradients));
+    ND_TRY(nd_arena_commit(&arena));
+    ND_TRY(reserve(l, &arena, gradients));
     /* as at the start of the run */
     nd_mtp_weights(&l->config, 0, offset_weights);
     nd_model_set_offset_weights(l->model, offset_weights);
     nd_model_set_filtering(l->model, nd_config_filters(&l->config, 0));
     const float scale = (float)(1.0 / (double)(rows * (cols - 1)));
-    ND_TRY_GOTO(nd_model_train(l->model, tokens, scale,
-                               nd_model_gradients_into(&l->model->params, scratch.views, false),
-                               (nd_gradients_ready){NULL, NULL}, &loss),
-                done);
-    ND_TRY_GOTO(write_results(l, &scratch, a->out, &loss, nd_cview_of(tokens, ND_I32, rows, cols)),
-                done);
+    ND_TRY(nd_model_train(l->model, tokens, scale,
+                          nd_model_gradients_into(&l->model->params, gradients, false),
+                          (nd_gradients_ready){NULL, NULL}, &loss));
+    ND_TRY(write_results(l, gradients, a->out, &loss, nd_cview_of(tokens, ND_I32, rows, cols)));
     printf("loss %.9f over %lld tokens; %lld gradients in %s\n", loss.nll / (double)loss.tokens,
            (long long)loss.tokens, (long long)l->model->params.count, a->out);
-done:
-    if (scratch.arena.backend)
-        nd_arena_release(&scratch.arena);
-    free(scratch.views);
-    return status;
+    return ND_OK;
 }
 
 nd_status nd_cli_grad(int argc, char **argv)
@@ -162,11 +141,11 @@ nd_status nd_cli_grad(int argc, char **argv)
     ND_FAIL_IF(nd_path_same(a.tokens, a.out), ND_ECONFIG,
                "--out %s: this is the file of --tokens; give another", a.out);
     ND_TRY(nd_hdf5_out_check(a.out, "/gradients"));
-    int32_t *tokens = NULL;
+    ND_AUTOFREE int32_t *tokens = NULL;
     int64_t rows = 0, cols = 0;
     ND_TRY(nd_hdf5_read_tokens(a.tokens, "/tokens", &tokens, &rows, &cols));
     nd_comm *comm = NULL;
-    nd_loaded_model loaded;
+    nd_loaded_model loaded = {0};
     nd_status status = nd_comm_create_solo(&comm);
     const nd_load_options options = {.checkpoint = a.checkpoint,
                                      .precision = a.precision,
@@ -177,11 +156,8 @@ nd_status nd_cli_grad(int argc, char **argv)
                                      .micro_batch = rows,
                                      .seq_length = cols - 1};
     ND_IF_OK(nd_load_model(&options, comm, &loaded));
-    if (status == ND_OK) {
-        status = compute(&a, &loaded, tokens, rows, cols);
-        nd_loaded_model_release(&loaded);
-    }
+    ND_IF_OK(compute(&a, &loaded, tokens, rows, cols));
+    nd_loaded_model_release(&loaded);
     nd_comm_destroy(comm);
-    free(tokens);
     return status;
 }

@@ -26,21 +26,19 @@ static nd_status print_safetensors(const char *directory, bool verify, bool *fou
 {
     static const char suffix[] = ".safetensors";
     char path[PATH_MAX];
-    nd_names names;
+    ND_CLEANUP(nd_names_free) nd_names names = {0};
     ND_TRY(nd_directory_names(directory, &names));
-    nd_status status = ND_OK;
     *found = false;
-    for (int i = 0; status == ND_OK && i < names.count; i++) {
+    for (int i = 0; i < names.count; i++) {
         const size_t length = strlen(names.list[i]);
         if (length < strlen(suffix) || strcmp(names.list[i] + length - strlen(suffix), suffix) != 0)
             continue;
         *found = true;
-        status = ND_CHECK(snprintf(path, sizeof path, "%s/%s", directory, names.list[i]) < PATH_MAX,
-                          ND_EDATA, "%.80s...: the path is too long", directory);
-        ND_IF_OK(nd_safetensors_print(path, verify, stdout));
+        ND_FAIL_IF(snprintf(path, sizeof path, "%s/%s", directory, names.list[i]) >= PATH_MAX,
+                   ND_EDATA, "%.80s...: the path is too long", directory);
+        ND_TRY(nd_safetensors_print(path, verify, stdout));
     }
-    nd_names_free(&names);
-    return status;
+    return ND_OK;
 }
 
 static nd_status print_directory(const char *path, bool verify)

@@ -20,7 +20,7 @@ typedef struct sample_arguments {
 static nd_status encode_prompt(const sample_arguments *a, const nd_loaded_model *l,
                                int32_t **tokens, size_t *count)
 {
-    int32_t *encoded = NULL;
+    ND_AUTOFREE int32_t *encoded = NULL;
     size_t length = 0;
     const int start = l->tokenizer ? nd_tokenizer_eos(l->tokenizer) : 0;
     if (l->tokenizer)
@@ -28,38 +28,29 @@ static nd_status encode_prompt(const sample_arguments *a, const nd_loaded_model 
     else if (a->prompt[0])
         return ND_FAIL(ND_EDATA, "%s holds no tokenizer, so --prompt cannot be encoded",
                        l->directory);
-    int32_t *all = malloc((length + 1) * sizeof *all);
-    if (!all) {
-        free(encoded);
-        return ND_FAIL(ND_ENOMEM, "no memory for a prompt of %zu tokens", length);
-    }
+    *tokens = malloc((length + 1) * sizeof **tokens);
+    ND_FAIL_IF(!*tokens, ND_ENOMEM, "no memory for a prompt of %zu tokens", length);
     const size_t offset = start >= 0 ? 1 : 0;
-    all[0] = start;
+    (*tokens)[0] = start;
     if (length > 0)
-        memcpy(all + offset, encoded, length * sizeof *all);
-    free(encoded);
-    *tokens = all;
+        memcpy(*tokens + offset, encoded, length * sizeof **tokens);
     *count = length + offset;
     return ND_CHECK(*count > 0, ND_EDATA, "the prompt is empty and the tokenizer has no EOS");
 }
 
 static nd_status generate(const sample_arguments *a, nd_sampler *s)
 {
-    int32_t *tokens = NULL;
+    ND_AUTOFREE int32_t *tokens = NULL;
+    ND_AUTOFREE char *rest = NULL;
     size_t count = 0;
     nd_reply_end end;
-    char *rest = NULL;
     ND_TRY(encode_prompt(a, s->loaded, &tokens, &count));
     const int64_t limit = INT64_MAX - (int64_t)count;
-    nd_status status =
-        nd_sampler_reserve(s, (int64_t)count + (a->max_tokens < limit ? a->max_tokens : limit));
-    ND_IF_OK(nd_sampler_feed(s, tokens, count));
-    free(tokens);
-    ND_TRY(status);
+    ND_TRY(nd_sampler_reserve(s, (int64_t)count + (a->max_tokens < limit ? a->max_tokens : limit)));
+    ND_TRY(nd_sampler_feed(s, tokens, count));
     if (s->loaded->tokenizer && !a->ids)
         fputs(a->prompt, stdout);
     const nd_status replied = nd_sampler_reply(s, a->max_tokens, &end, &rest);
-    free(rest);
     fputc('\n', stdout);
     return replied;
 }
@@ -68,20 +59,20 @@ static nd_status generate(const sample_arguments *a, nd_sampler *s)
 static nd_status run_chat(const sample_arguments *a, nd_sampler *s)
 {
     const nd_chat_options options = {a->prompt, a->user_prefix, a->reply_prefix, a->max_tokens};
-    char *stop = NULL;
+    ND_AUTOFREE char *stop = NULL;
     ND_FAIL_IF(!s->loaded->tokenizer || a->ids, ND_ECONFIG, "--chat needs text: %s",
                a->ids ? "leave --ids out" : "the checkpoint holds no tokenizer");
     if (!s->stop) {
         size_t bytes = strlen(a->user_prefix);
         while (bytes > 0 && a->user_prefix[bytes - 1] == ' ')
             bytes--;
-        ND_FAIL_IF(bytes > 0 && asprintf(&stop, "\n%.*s", (int)bytes, a->user_prefix) < 0,
-                   ND_ENOMEM, "no memory for the text that ends a reply");
+        if (bytes > 0 && asprintf(&stop, "\n%.*s", (int)bytes, a->user_prefix) < 0) {
+            stop = NULL;
+            return ND_FAIL(ND_ENOMEM, "no memory for the text that ends a reply");
+        }
         s->stop = stop;
     }
-    const nd_status status = nd_chat(s, &options);
-    free(stop);
-    return status;
+    return nd_chat(s, &options);
 }
 
 /* Whether these may be logits: numbers of an ordinary size, or minus infinity for no piece, that
@@ -106,18 +97,14 @@ static nd_status check_logits(const char *path, int64_t vocabulary)
     if (stat(path, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size == 0)
         return ND_OK;
     bool ours = (size_t)info.st_size % bytes == 0;
+    ND_AUTOFREE float *row = malloc(bytes);
+    ND_FAIL_IF(!row, ND_ENOMEM, "no memory for %lld logits", (long long)vocabulary);
     FILE *file = fopen(path, "rbe");
     ND_FAIL_IF(!file, ND_EIO, "%s: cannot read this file, which may hold logits to replace: %s",
                path, strerror(errno));
-    float *row = malloc(bytes);
-    if (!row) {
-        fclose(file);
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld logits", (long long)vocabulary);
-    }
     for (int64_t left = info.st_size / (int64_t)bytes; ours && left > 0; left--)
         ours = fread(row, 1, bytes, file) == bytes && is_row_of_logits(row, vocabulary);
     fclose(file);
-    free(row);
     return ND_CHECK(ours, ND_ECONFIG,
                     "%s: this file holds no logits of %lld tokens and is not replaced; move it "
                     "elsewhere, or give another name",
@@ -137,10 +124,8 @@ static nd_status sample(const sample_arguments *a, const nd_loaded_model *l)
         ND_TRY(nd_out_file_create(a->logits, &s.logits_out));
     }
     nd_status status = nd_sampler_open(&s);
-    if (status == ND_OK) {
-        status = a->chat ? run_chat(a, &s) : generate(a, &s);
-        nd_sampler_close(&s);
-    }
+    ND_IF_OK(a->chat ? run_chat(a, &s) : generate(a, &s));
+    nd_sampler_close(&s);
     if (s.logits_out && status == ND_OK)
         return nd_out_file_finish(s.logits_out, 0);
     nd_out_file_discard(s.logits_out);
@@ -150,17 +135,15 @@ static nd_status sample(const sample_arguments *a, const nd_loaded_model *l)
 static nd_status load_and_sample(const sample_arguments *a)
 {
     nd_comm *comm = NULL;
-    nd_loaded_model loaded;
+    nd_loaded_model loaded = {0};
     nd_status status = nd_comm_create_solo(&comm);
     const nd_load_options options = {.checkpoint = a->checkpoint,
                                      .precision = a->precision,
                                      .threads = a->threads,
                                      .activation_quant = !a->no_activation_quant};
     ND_IF_OK(nd_load_model(&options, comm, &loaded));
-    if (status == ND_OK) {
-        status = sample(a, &loaded);
-        nd_loaded_model_release(&loaded);
-    }
+    ND_IF_OK(sample(a, &loaded));
+    nd_loaded_model_release(&loaded);
     nd_comm_destroy(comm);
     return status;
 }

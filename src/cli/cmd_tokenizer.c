@@ -117,7 +117,8 @@ static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
                    "%s: byte %lld is NUL; expected numbers in text", name,
                    read + before + (long long)strlen(word));
         read += after;
-        char *end, *text;
+        ND_AUTOFREE char *text = NULL;
+        char *end;
         size_t bytes;
         const long number = strtol(word, &end, 10);
         ND_FAIL_IF(*end != '\0' || number < 0 || number >= nd_tokenizer_vocab_size(tokenizer),
@@ -125,9 +126,7 @@ static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
                    position, word, nd_tokenizer_vocab_size(tokenizer) - 1);
         const int32_t id = (int32_t)number;
         ND_TRY(nd_tokenizer_decode(tokenizer, &id, 1, &text, &bytes));
-        const bool written = fwrite(text, 1, bytes, stdout) == bytes;
-        free(text);
-        if (!written)
+        if (fwrite(text, 1, bytes, stdout) != bytes)
             return nd_cli_flush_output();
         position++;
     }

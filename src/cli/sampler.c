@@ -48,8 +48,7 @@ nd_status nd_sampler_reserve(nd_sampler *s, int64_t tokens)
     ND_TRY_GOTO(nd_generator_reserve(&generator, model, tokens, &arena), failed);
     ND_TRY_GOTO(copy_cache(s->loaded->backend, &s->generator, &generator), failed);
     nd_generator_destroy(&s->generator);
-    if (s->arena.backend)
-        nd_arena_release(&s->arena);
+    nd_arena_release(&s->arena);
     s->generator = generator;
     s->arena = arena;
     return ND_OK;
@@ -62,8 +61,7 @@ failed:
 void nd_sampler_close(nd_sampler *s)
 {
     nd_generator_destroy(&s->generator);
-    if (s->arena.backend)
-        nd_arena_release(&s->arena);
+    nd_arena_release(&s->arena);
     free(s->logits);
     s->logits = NULL;
 }
@@ -112,7 +110,7 @@ typedef struct reply {
 static nd_status print_token(const nd_sampler *s, reply *r, int64_t index, int32_t token,
                              bool *stopped)
 {
-    char *text = NULL;
+    ND_AUTOFREE char *text = NULL;
     size_t bytes = 0;
     *stopped = false;
     if (s->ids || !s->loaded->tokenizer) {
@@ -121,16 +119,13 @@ static nd_status print_token(const nd_sampler *s, reply *r, int64_t index, int32
         return nd_cli_flush_output();
     }
     ND_TRY(nd_tokenizer_decode(s->loaded->tokenizer, &token, 1, &text, &bytes));
-    const nd_status status = nd_text_stream_put(&r->stream, text, bytes, stopped);
+    ND_TRY(nd_text_stream_put(&r->stream, text, bytes, stopped));
     char *grown = nd_grown(r->text, &r->capacity, r->bytes + bytes + 1, 1);
-    if (grown) {
-        r->text = grown;
-        memcpy(r->text + r->bytes, text, bytes);
-        r->ends[index] = r->bytes += bytes;
-    }
-    free(text);
-    ND_TRY(status);
-    return ND_CHECK(grown, ND_ENOMEM, "no memory for generated text");
+    ND_FAIL_IF(!grown, ND_ENOMEM, "no memory for generated text");
+    r->text = grown;
+    memcpy(r->text + r->bytes, text, bytes);
+    r->ends[index] = r->bytes += bytes;
+    return ND_OK;
 }
 
 /* Removes the stop text and what follows it from the cache. */

@@ -123,8 +123,7 @@ void nd_loaded_model_release(nd_loaded_model *l)
 {
     nd_tokenizer_close(l->tokenizer);
     nd_model_destroy(l->model);
-    if (l->weights.backend)
-        nd_arena_release(&l->weights);
+    nd_arena_release(&l->weights);
     nd_backend_destroy(l->backend);
     memset(l, 0, sizeof *l);
 }

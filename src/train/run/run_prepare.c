@@ -265,8 +265,7 @@ void nd_run_destroy(nd_run *run)
     if (run->comm)
         nd_device_detach(run->comm);
     for (int category = 0; category < ND_MEMORY_COUNT; category++)
-        if (run->arenas[category].backend)
-            nd_arena_release(&run->arenas[category]);
+        nd_arena_release(&run->arenas[category]);
     if (run->comm)
         nd_comm_set_device(run->comm, NULL);
     nd_backend_destroy(run->backend);
