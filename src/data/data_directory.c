@@ -9,8 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { INDEX_BYTES_MAX = 1 << 28 };
-
 nd_status nd_data_path(const char *path, const char *part, const char *name, char *result)
 {
     const int length = snprintf(result, PATH_MAX, "%s%s%s/%s", path, *part ? "/" : "", part, name);
@@ -103,7 +101,7 @@ static nd_status read_index(nd_data_directory *d)
         if (!exists)
             return fail_without_index(d->path);
     }
-    ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EDATA, &text, &size));
+    ND_TRY(nd_read_whole_file(path, ND_EDATA, &text, &size));
     return nd_shard_index_parse(text, size, path, &d->index);
 }
 

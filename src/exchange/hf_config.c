@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONFIG_BYTES_MAX = 1 << 24 };
-
 static nd_status dump_json(json_t *root, char **text)
 {
     *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
@@ -232,6 +230,6 @@ nd_status nd_hf_config_read(const char *path, nd_config *config, double *epsilon
 {
     ND_AUTOFREE void *text = NULL;
     size_t size = 0;
-    ND_TRY(nd_read_whole_file(path, CONFIG_BYTES_MAX, ND_EDATA, &text, &size));
+    ND_TRY(nd_read_whole_file(path, ND_EDATA, &text, &size));
     return nd_hf_config_parse(text, size, path, config, epsilon);
 }

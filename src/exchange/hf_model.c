@@ -9,11 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum {
-    INDEX_BYTES_MAX = 1 << 28,
-    FILES_MAX = 4096,
-    SHAPE_BYTES = 24 * ND_SAFETENSORS_DIMENSIONS_MAX + 8
-};
+enum { FILES_MAX = 4096, SHAPE_BYTES = 24 * ND_SAFETENSORS_DIMENSIONS_MAX + 8 };
 
 static nd_status join_path(char path[PATH_MAX], const char *directory, const char *name)
 {
@@ -49,7 +45,7 @@ static nd_status open_shards(nd_hf_model *m, const char *directory, const char *
     json_error_t error;
     const char *tensor;
     json_t *value;
-    ND_TRY(nd_read_whole_file(index_path, INDEX_BYTES_MAX, ND_EDATA, &text, &size));
+    ND_TRY(nd_read_whole_file(index_path, ND_EDATA, &text, &size));
     json_auto_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     json_t *map = json_object_get(root, "weight_map");
     ND_FAIL_IF(!json_is_object(map), ND_EDATA, "%s: not a JSON object with a weight_map%s%s",

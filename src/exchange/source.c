@@ -8,14 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKENIZER_BYTES_MAX = 1 << 28 };
-
 static nd_status open_tokenizer(nd_source *s)
 {
     char path[ND_CHECKPOINT_PATH_MAX + 40];
     snprintf(path, sizeof path, "%s/tokenizer.model", s->directory);
-    ND_TRY(nd_read_whole_file(path, TOKENIZER_BYTES_MAX, ND_ECHECKPOINT, &s->tokenizer,
-                              &s->tokenizer_bytes));
+    ND_TRY(nd_read_whole_file(path, ND_ECHECKPOINT, &s->tokenizer, &s->tokenizer_bytes));
     ND_TRY(nd_model_file_parse(s->tokenizer, s->tokenizer_bytes, path, &s->vocabulary));
     s->has_tokenizer = true;
     return ND_CHECK(s->vocabulary.count <= s->model.vocab_size, ND_ECHECKPOINT,

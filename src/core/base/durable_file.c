@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PART_BYTES = 1 << 20, TEMPORARY_NAMES = 1000 };
+enum { PART_BYTES = 1 << 20, WHOLE_FILE_BYTES_MAX = 1 << 28, TEMPORARY_NAMES = 1000 };
 
 nd_status nd_path_sync(const char *path)
 {
@@ -250,8 +250,7 @@ nd_status nd_durable_link(const char *directory, const char *link, const char *t
     return nd_path_sync(directory);
 }
 
-nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, void **bytes,
-                             size_t *size)
+nd_status nd_read_whole_file(const char *path, nd_status status, void **bytes, size_t *size)
 {
     *bytes = NULL;
     *size = 0;
@@ -267,9 +266,9 @@ nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, v
     nd_status result = ND_OK;
     if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode)) {
         result = ND_FAIL(status, "%s: not a regular file", path);
-    } else if ((uint64_t)info.st_size > limit) {
-        result = ND_FAIL(status, "%s: %lld bytes; expected at most %zu", path,
-                         (long long)info.st_size, limit);
+    } else if (info.st_size > WHOLE_FILE_BYTES_MAX) {
+        result = ND_FAIL(status, "%s: %lld bytes; expected at most %d", path,
+                         (long long)info.st_size, WHOLE_FILE_BYTES_MAX);
     } else if (!(*bytes = malloc((size_t)info.st_size + 1))) {
         result =
             ND_FAIL(ND_ENOMEM, "%s: no memory for its %lld bytes", path, (long long)info.st_size);

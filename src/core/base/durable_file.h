@@ -45,10 +45,9 @@ nd_status nd_durable_link(const char *directory, const char *link, const char *t
 /* Writes a whole file and fsyncs it; its caller fsyncs the directory. Errors: ND_EIO. */
 nd_status nd_file_write_synced(const char *path, const void *bytes, size_t size);
 
-/* Reads a whole file of at most `limit` bytes; the caller frees *bytes, which has a NUL after *size
+/* Reads a whole file of at most 256 MiB; the caller frees *bytes, which has a NUL after *size
  * bytes. Errors: `status`, naming the file and why it cannot be read; ND_ENOMEM. */
-nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, void **bytes,
-                             size_t *size);
+nd_status nd_read_whole_file(const char *path, nd_status status, void **bytes, size_t *size);
 
 /* Size and SHA-256 of a file, read in parts. Errors: ND_EIO. */
 nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HEX_SIZE]);

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { INDEX_BYTES_MAX = 1 << 28 };
-
 nd_status nd_pack_present_open(const char *out, nd_pack_present *present)
 {
     char path[PATH_MAX];
@@ -20,7 +18,7 @@ nd_status nd_pack_present_open(const char *out, nd_pack_present *present)
     ND_TRY(nd_data_exists(path, &exists));
     if (!exists)
         return ND_OK;
-    ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EDATA, &text, &size));
+    ND_TRY(nd_read_whole_file(path, ND_EDATA, &text, &size));
     if (nd_shard_index_parse(text, size, path, &present->index) == ND_OK)
         return ND_OK;
     nd_error_clear();

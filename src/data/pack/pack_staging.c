@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { INDEX_BYTES_MAX = 1 << 28, LOCK_TRIES = 100 };
+enum { LOCK_TRIES = 100 };
 
 static const char lock_name[] = "lock";
 
@@ -155,7 +155,7 @@ nd_status nd_pack_staging_publish(nd_pack_staging *staging)
     const replacing r = {staging, &index, &present};
     ND_TRY(nd_pack_staging_confirm(staging));
     ND_TRY(nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, path));
-    ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EIO, &text, &size));
+    ND_TRY(nd_read_whole_file(path, ND_EIO, &text, &size));
     ND_TRY(nd_shard_index_parse(text, size, path, &index));
     ND_TRY(nd_pack_present_open(staging->out, &present));
     return publish(staging, &index, &r);

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MODEL_BYTES_MAX = 1 << 28 };
-
 struct nd_tokenizer {
     nd_model_file model;
     nd_bpe *bpe;
@@ -45,7 +43,7 @@ nd_status nd_tokenizer_open(const char *path, nd_tokenizer **tokenizer)
     void *bytes;
     size_t size;
     *tokenizer = NULL;
-    ND_TRY(nd_read_whole_file(path, MODEL_BYTES_MAX, ND_EDATA, &bytes, &size));
+    ND_TRY(nd_read_whole_file(path, ND_EDATA, &bytes, &size));
     return open_owned(bytes, size, path, tokenizer);
 }
 

@@ -10,8 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MANIFEST_BYTES_MAX = 1 << 28 };
-
 void nd_checkpoint_close(nd_checkpoint *c)
 {
     for (int64_t i = 0; i < c->file_count; i++)
@@ -65,7 +63,7 @@ nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *c)
                    ? ND_FAIL(ND_ECHECKPOINT,
                              "%s: not a checkpoint: it has no readable manifest.json", directory)
                    : ND_FAIL(ND_EIO, "%s: cannot be read: %s", path, strerror(errno));
-    ND_TRY(nd_read_whole_file(path, MANIFEST_BYTES_MAX, ND_EIO, &text, &size));
+    ND_TRY(nd_read_whole_file(path, ND_EIO, &text, &size));
     return nd_manifest_parse(text, size, path, c);
 }
 

@@ -97,7 +97,6 @@ void nd_identity_write_comments(const nd_identity *i, FILE *out)
 static nd_status read_comment(const char *run_dir, const char *name, char *value, size_t length,
                               bool *exists)
 {
-    enum { CONFIG_BYTES_MAX = 1 << 22 };
     char path[ND_CONFIG_TEXT_MAX + 32];
     const size_t start = strlen(name);
     ND_AUTOFREE void *text = NULL;
@@ -107,7 +106,7 @@ static nd_status read_comment(const char *run_dir, const char *name, char *value
     ND_TRY(nd_path_exists(path, exists));
     if (!*exists)
         return ND_OK;
-    ND_TRY(nd_read_whole_file(path, CONFIG_BYTES_MAX, ND_EIO, &text, &size));
+    ND_TRY(nd_read_whole_file(path, ND_EIO, &text, &size));
     for (const char *line = text; used < length && *line; line += *line == '\n') {
         if (strncmp(line, name, start) == 0)
             used += (size_t)snprintf(value + used, length - used, "%.*s",

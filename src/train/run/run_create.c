@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKENIZER_BYTES_MAX = 1 << 28 };
-
 static nd_status open_split(const nd_run *run, const char *split, const char *tokenizer,
                             nd_dataset **dataset)
 {
@@ -59,8 +57,7 @@ static nd_status read_tokenizer(nd_run *run)
     ND_TRY(nd_path_exists(path, &exists));
     if (!exists)
         return ND_OK;
-    ND_TRY(nd_read_whole_file(path, TOKENIZER_BYTES_MAX, ND_EDATA, &run->data.tokenizer,
-                              &run->data.tokenizer_bytes));
+    ND_TRY(nd_read_whole_file(path, ND_EDATA, &run->data.tokenizer, &run->data.tokenizer_bytes));
     ND_TRY(nd_sha256_hex(run->data.tokenizer, run->data.tokenizer_bytes, hex));
     return ND_CHECK(strcmp(hex, expected) == 0, ND_EDATA,
                     "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the "

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { GENERATIONS = 4, TEXT_BYTES_MAX = 1 << 28 };
+enum { GENERATIONS = 4 };
 
 typedef struct generation {
     int64_t step; /* -1: none */
@@ -101,10 +101,10 @@ static nd_status read_texts(const nd_run *run, int64_t step, nd_snapshot_found *
     void *text;
     ND_TRY(nd_snapshot_step_path(run, step, directory));
     ND_TRY(nd_checkpoint_join(path, directory, "config.ini"));
-    ND_TRY(nd_read_whole_file(path, TEXT_BYTES_MAX, ND_ECHECKPOINT, &text, &found->config_bytes));
+    ND_TRY(nd_read_whole_file(path, ND_ECHECKPOINT, &text, &found->config_bytes));
     found->config_text = text;
     ND_TRY(nd_checkpoint_join(path, directory, "manifest.json"));
-    ND_TRY(nd_read_whole_file(path, TEXT_BYTES_MAX, ND_ECHECKPOINT, &text, &found->manifest_bytes));
+    ND_TRY(nd_read_whole_file(path, ND_ECHECKPOINT, &text, &found->manifest_bytes));
     found->manifest_text = text;
     return ND_OK;
 }

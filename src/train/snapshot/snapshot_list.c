@@ -11,8 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LIST_BYTES_MAX = 1 << 20 };
-
 static bool is_here(const nd_run *run, const char *host)
 {
     for (int r = 0; r < run->comm->size; r++)
@@ -61,7 +59,7 @@ static nd_status read_list(const nd_run *run, const char *path, char **text)
     size_t size;
     char of[ND_CHECKPOINT_PATH_MAX];
     if (access(path, F_OK) == 0)
-        ND_TRY(nd_read_whole_file(path, LIST_BYTES_MAX, ND_EIO, &all, &size));
+        ND_TRY(nd_read_whole_file(path, ND_EIO, &all, &size));
     if (all && sscanf(all, "of %4095[^\n]", of) == 1 && nd_snapshot_is_copy(run, of)) {
         free(all);
         all = NULL;
