@@ -1,3 +1,4 @@
+#include "dist/reduction/gradient_wire.h"
 #include "train/fault_points.h"
 #include "train/gradients/gradient_reducer_parts.h"
 
@@ -23,8 +24,9 @@ static nd_status create_tables(nd_gradient_reducer *r)
     s->sums = calloc((size_t)count, sizeof *s->sums);
     s->sketches = calloc((size_t)count, sizeof *s->sketches);
     s->squares = calloc((size_t)count, sizeof *s->squares);
+    r->residuals = calloc((size_t)count, sizeof *r->residuals);
     return ND_CHECK(s->piece_at && s->pieces && s->piece_slots && s->sums && s->sketches &&
-                        s->squares,
+                        s->squares && r->residuals,
                     ND_ENOMEM, "no memory for the tables of the gradient reducer");
 }
 
@@ -53,7 +55,6 @@ nd_status nd_gradient_reducer_create(const nd_config *config, nd_comm *comm, con
     r->apart = r->immediate && config->dist.overlap_grad_reduce && comm->size > 1;
     nd_status status = ND_OK;
     ND_TRY_GOTO(nd_gradient_slots_create(r), fail);
-    ND_TRY_GOTO(nd_error_feedback_create(&r->feedback, r->backend, r->params->count), fail);
     ND_TRY_GOTO(create_tables(r), fail);
     *reducer = r;
     return ND_OK;
@@ -67,7 +68,7 @@ void nd_gradient_reducer_destroy(nd_gradient_reducer *r)
     if (!r)
         return;
     nd_gradient_slots_destroy(r);
-    nd_error_feedback_destroy(&r->feedback);
+    free(r->residuals);
     free(r->sums.pieces);
     free(r->sums.piece_at);
     free(r->sums.piece_slots);
@@ -107,7 +108,8 @@ nd_status nd_gradient_reducer_reserve_feedback(nd_gradient_reducer *r, nd_arena 
         size_t bytes = 0;
         for (int owner = -1; (owner = nd_ownership_next(r->own, i, owner)) >= 0;)
             bytes += residual_bytes(r, i, owner);
-        ND_TRY(nd_error_feedback_reserve(&r->feedback, i, bytes, arena));
+        if (bytes > 0)
+            ND_TRY(nd_arena_reserve(arena, ND_U8, 1, (int64_t)bytes, &r->residuals[i]));
     }
     return ND_OK;
 }
@@ -170,7 +172,7 @@ static void set_pieces(nd_gradient_reducer *r, int64_t index)
     nd_view views[ND_GRADIENT_SLOTS_MAX];
     const nd_view whole = r->slots.of[0][index];
     int64_t place = r->sums.piece_at[index];
-    char *residual = r->feedback.residuals[index].data;
+    char *residual = r->residuals[index].data;
     for (int owner = -1; (owner = nd_ownership_next(r->own, index, owner)) >= 0; place++) {
         const nd_row_span span = nd_ownership_span(r->own, index, owner, whole.rows);
         const size_t bytes = residual_bytes(r, index, owner);
@@ -318,12 +320,13 @@ double nd_gradient_reducer_norm(const nd_gradient_reducer *r)
 
 nd_status nd_gradient_reducer_reset_feedback(nd_gradient_reducer *r, int64_t index)
 {
-    return nd_error_feedback_reset(&r->feedback, index);
+    const nd_view v = r->residuals[index];
+    return v.data ? r->backend->ops.zero(r->backend, v.data, nd_view_bytes(nd_as_const(v))) : ND_OK;
 }
 
 nd_status nd_gradient_reducer_reset_all_feedback(nd_gradient_reducer *r)
 {
     for (int64_t i = 0; i < r->params->count; i++)
-        ND_TRY(nd_error_feedback_reset(&r->feedback, i));
+        ND_TRY(nd_gradient_reducer_reset_feedback(r, i));
     return ND_OK;
 }

@@ -103,6 +103,12 @@ nd_status nd_gradient_reducer_sketch(nd_gradient_reducer *r, int64_t index, nd_c
  * double, added in the order of parameters. The same on every rank. */
 double nd_gradient_reducer_norm(const nd_gradient_reducer *r);
 
-/* Resets the error feedback of one parameter, or of all. Not collective; call it on all ranks. */
+/* Reset the error feedback of one parameter, or of all: for each that this rank sends rounded
+ * (dist/reduction/gradient_wire.h) its accumulated rounding error, one byte per value.
+ *
+ * It is reset when it no longer applies: for a projected gradient when the matrix gets a new
+ * subspace, for everything when a step is skipped. Checkpoints do not contain it; a run resets it
+ * when it saves, so that a run resumed from there has the same bits. Sketches have none, because
+ * those of a matrix are galore_update_freq steps apart. Not collective; call it on all ranks. */
 nd_status nd_gradient_reducer_reset_feedback(nd_gradient_reducer *r, int64_t index);
 nd_status nd_gradient_reducer_reset_all_feedback(nd_gradient_reducer *r);

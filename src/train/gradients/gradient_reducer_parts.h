@@ -1,7 +1,6 @@
 /* The gradient reducer's state, private to gradient_reducer.c and gradient_slots.c. */
 #pragma once
 
-#include "train/gradients/error_feedback.h"
 #include "train/gradients/gradient_reducer.h"
 
 enum { ND_GRADIENT_SLOTS_MAX = 128 };
@@ -49,7 +48,7 @@ struct nd_gradient_reducer {
     int64_t updates;      /* steps with an update before */
     nd_gradient_slots slots;
     nd_gradient_sums sums;
-    nd_error_feedback feedback;
+    nd_view *residuals; /* [params] error feedback; data NULL: none */
 };
 
 nd_status nd_gradient_slots_create(nd_gradient_reducer *r);
