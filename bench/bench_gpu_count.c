@@ -89,12 +89,9 @@ static void extend(counted_list *two, const counted_list *one, double layers)
         for (int j = 0; j < one->count; j++)
             if (strcmp(one->op[j].name, o->name) == 0)
                 less = one->op[j];
-        double *const sums[] = {&o->calls, &o->bytes,     &o->around, &o->int8,
-                                &o->dense, &o->attention, &o->kernels};
-        const double before[] = {less.calls, less.bytes,     less.around, less.int8,
-                                 less.dense, less.attention, less.kernels};
-        for (size_t k = 0; k < sizeof before / sizeof *before; k++)
-            *sums[k] = before[k] + (layers - 1.0) * (*sums[k] - before[k]);
+        counted_op more = *o;
+        counted_add(&more, -1.0, &less);
+        counted_add(o, layers - 2.0, &more);
     }
 }
 
@@ -142,21 +139,18 @@ static void print_table(counted_list *list, double tokens, int64_t rows)
 static nd_status count_steps(nd_config *config, int64_t rows)
 {
     nd_backend *backend;
-    counted_list *lists = calloc(2, sizeof *lists);
+    ND_AUTOFREE counted_list *lists = calloc(2, sizeof *lists);
     const int64_t layers = config->model.num_layers;
-    nd_status status = ND_CHECK(lists, ND_ENOMEM, "no memory to count");
-    for (int i = 0; status == ND_OK && i < 2; i++) {
+    ND_FAIL_IF(!lists, ND_ENOMEM, "no memory to count");
+    for (int i = 0; i < 2; i++) {
         config->model.num_layers = i + 1;
-        status = counted_backend_create(&lists[i], &backend);
-        ND_IF_OK(bench_with_run(config, backend, rows, count_step));
+        ND_TRY(counted_backend_create(&lists[i], &backend));
+        ND_TRY(bench_with_run(config, backend, rows, count_step));
     }
-    if (status == ND_OK) {
-        extend(&lists[1], &lists[0], (double)layers);
-        print_table(&lists[1], (double)(config->training.batch_size * config->training.seq_length),
-                    rows);
-    }
-    free(lists);
-    return status;
+    extend(&lists[1], &lists[0], (double)layers);
+    print_table(&lists[1], (double)(config->training.batch_size * config->training.seq_length),
+                rows);
+    return ND_OK;
 }
 
 int main(int argc, char **argv)

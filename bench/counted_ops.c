@@ -25,11 +25,6 @@ typedef struct call {
     int views, values;
 } call;
 
-typedef struct counter {
-    counted_list *list;
-    bool counting;
-} counter;
-
 static void see(call *c, nd_dtype dtype, int64_t rows, int64_t cols, const void *data, bool out)
 {
     if (!data || c->views == VIEWS_MOST)
@@ -195,31 +190,33 @@ static void name_call(const call *c, char *name, size_t size)
     }
 }
 
+void counted_add(counted_op *sum, double factor, const counted_op *more)
+{
+    sum->calls += factor * more->calls;
+    sum->bytes += factor * more->bytes;
+    sum->around += factor * more->around;
+    sum->int8 += factor * more->int8;
+    sum->dense += factor * more->dense;
+    sum->attention += factor * more->attention;
+    sum->kernels += factor * more->kernels;
+}
+
 static nd_status count(nd_backend *b, const call *c)
 {
-    counter *counts = b->context;
+    counted_list *list = b->context;
     counted_op one = {.op = c->op, .calls = 1.0};
-    if (!counts->counting || c->views == 0)
+    if (!list->counting || c->views == 0)
         return ND_OK;
     measure(&one, c);
     name_call(c, one.name, sizeof one.name);
-    counted_list *list = counts->list;
     int i = 0;
     while (i < list->count && strcmp(list->op[i].name, one.name) != 0)
         i++;
     ND_FAIL_IF(i == COUNTED_MOST, ND_EINTERNAL, "more than %d kinds of calls", COUNTED_MOST);
-    if (i == list->count) {
+    if (i == list->count)
         list->op[list->count++] = one;
-        return ND_OK;
-    }
-    counted_op *o = &list->op[i];
-    o->calls += one.calls;
-    o->bytes += one.bytes;
-    o->around += one.around;
-    o->int8 += one.int8;
-    o->dense += one.dense;
-    o->attention += one.attention;
-    o->kernels += one.kernels;
+    else
+        counted_add(&list->op[i], 1.0, &one);
     return ND_OK;
 }
 
@@ -301,21 +298,14 @@ static size_t workspace_bytes(const nd_backend *b)
 
 static void destroy(nd_backend *b)
 {
-    free(b->context);
     free(b);
 }
 
 nd_status counted_backend_create(counted_list *list, nd_backend **backend)
 {
     nd_backend *b = calloc(1, sizeof *b);
-    counter *counts = calloc(1, sizeof *counts);
-    if (!b || !counts) {
-        free(b);
-        free(counts);
-        return ND_FAIL(ND_ENOMEM, "no memory for a backend that counts");
-    }
-    counts->list = list;
-    *b = (nd_backend){.context = counts, .traits = {"a GPU, by count", true, true, true}};
+    ND_FAIL_IF(!b, ND_ENOMEM, "no memory for a backend that counts");
+    *b = (nd_backend){.context = list, .traits = {"a GPU, by count", true, true, true}};
 #define OP(name, ...) b->ops.name = count_##name;
 #include "core/backend/backend_ops.def"
 #undef OP
@@ -335,5 +325,5 @@ nd_status counted_backend_create(counted_list *list, nd_backend **backend)
 
 void counted_start(nd_backend *b)
 {
-    ((counter *)b->context)->counting = true;
+    ((counted_list *)b->context)->counting = true;
 }

@@ -27,7 +27,11 @@ enum { COUNTED_MOST = 256 };
 typedef struct counted_list {
     counted_op op[COUNTED_MOST];
     int count;
+    bool counting;
 } counted_list;
+
+/* sum += factor * what `more` counts. */
+void counted_add(counted_op *sum, double factor, const counted_op *more);
 
 /* The backend adds to `list` from the next call of counted_start on. The caller owns the backend,
  * not the list. Errors: ND_ENOMEM. */
