@@ -34,10 +34,9 @@ static nd_status narrow(const char *path, const char *name, const int64_t *wide,
 bool nd_hdf5_shape(int64_t dataset, int64_t shape[2])
 {
     hsize_t extents[2] = {0, 0};
-    const hid_t space = H5Dget_space(dataset);
+    ND_HDF5_HANDLE space = H5Dget_space(dataset);
     const bool matrix = H5Sget_simple_extent_ndims(space) == 2 &&
                         H5Sget_simple_extent_dims(space, extents, NULL) == 2;
-    H5Sclose(space);
     for (int d = 0; d < 2; d++)
         shape[d] = (int64_t)extents[d];
     return matrix;
@@ -45,25 +44,19 @@ bool nd_hdf5_shape(int64_t dataset, int64_t shape[2])
 
 bool nd_hdf5_put_text(int64_t object, const char *name, const char *text)
 {
-    const hid_t space = H5Screate(H5S_SCALAR), type = H5Tcopy(H5T_C_S1);
+    ND_HDF5_HANDLE space = H5Screate(H5S_SCALAR), type = H5Tcopy(H5T_C_S1);
     H5Tset_size(type, strlen(text) + 1);
-    const hid_t attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
-    const bool ok = H5Awrite(attribute, type, text) >= 0;
-    H5Aclose(attribute);
-    H5Tclose(type);
-    H5Sclose(space);
-    return ok;
+    ND_HDF5_HANDLE attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    return H5Awrite(attribute, type, text) >= 0;
 }
 
 static nd_status read_matrix(hid_t dataset, const char *path, const char *name, int32_t **values,
                              int64_t *rows, int64_t *cols)
 {
     int64_t shape[2];
-    const hid_t type = H5Dget_type(dataset);
-    const bool integer = H5Tget_class(type) == H5T_INTEGER;
-    H5Tclose(type);
-    ND_FAIL_IF(!nd_hdf5_shape(dataset, shape) || !integer || shape[0] == 0 || shape[1] < 2 ||
-                   shape[0] > INT32_MAX || shape[1] > INT32_MAX,
+    ND_HDF5_HANDLE type = H5Dget_type(dataset);
+    ND_FAIL_IF(!nd_hdf5_shape(dataset, shape) || H5Tget_class(type) != H5T_INTEGER ||
+                   shape[0] == 0 || shape[1] < 2 || shape[0] > INT32_MAX || shape[1] > INT32_MAX,
                ND_EDATA, "%s: %s is not a matrix of integers [batch, seq_length + 1]", path, name);
     *rows = shape[0];
     *cols = shape[1];
@@ -89,18 +82,11 @@ nd_status nd_hdf5_read_tokens(const char *path, const char *name, int32_t **valu
 {
     ND_HDF5_LOCKED();
     nd_hdf5_start();
-    const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
+    ND_HDF5_HANDLE file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
     ND_FAIL_IF(file < 0, ND_EDATA, "%s: not an HDF5 file that can be opened", path);
-    const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
-    nd_status status = ND_OK;
-    if (dataset < 0)
-        status = ND_FAIL(ND_EDATA, "%s: holds no dataset %s", path, name);
-    else
-        status = read_matrix(dataset, path, name, values, rows, cols);
-    if (dataset >= 0)
-        H5Dclose(dataset);
-    H5Fclose(file);
-    return status;
+    ND_HDF5_HANDLE dataset = H5Dopen2(file, name, H5P_DEFAULT);
+    ND_FAIL_IF(dataset < 0, ND_EDATA, "%s: holds no dataset %s", path, name);
+    return read_matrix(dataset, path, name, values, rows, cols);
 }
 
 nd_status nd_hdf5_out_check(const char *path, const char *mark)
@@ -111,11 +97,8 @@ nd_status nd_hdf5_out_check(const char *path, const char *mark)
     ND_TRY(nd_durable_check(path, "\x89HDF\r\n\x1a\n", "an HDF5 file"));
     if (stat(path, &info) != 0 || info.st_size == 0)
         return ND_OK;
-    const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
-    const bool ours = file >= 0 && H5Lexists(file, mark, H5P_DEFAULT) > 0;
-    if (file >= 0)
-        H5Fclose(file);
-    return ND_CHECK(ours, ND_ECONFIG,
+    ND_HDF5_HANDLE file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
+    return ND_CHECK(file >= 0 && H5Lexists(file, mark, H5P_DEFAULT) > 0, ND_ECONFIG,
                     "%s: this HDF5 file holds no %s and is not replaced by one that does; move it "
                     "elsewhere, or give another name",
                     path, mark);
@@ -151,11 +134,12 @@ nd_status nd_hdf5_out_write(nd_hdf5_out *o, const char *name, nd_cview values)
 {
     ND_HDF5_LOCKED();
     const hsize_t shape[2] = {(hsize_t)values.rows, (hsize_t)values.cols};
-    const hid_t space = values.rows == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(2, shape, NULL);
+    ND_HDF5_HANDLE space =
+        values.rows == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(2, shape, NULL);
     const hid_t type = values.dtype == ND_F64   ? H5T_NATIVE_DOUBLE
                        : values.dtype == ND_F32 ? H5T_NATIVE_FLOAT
                                                 : H5T_NATIVE_INT32;
-    const hid_t links = H5Pcreate(H5P_LINK_CREATE);
+    ND_HDF5_HANDLE links = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_create_intermediate_group(links, 1);
     const hid_t dataset = H5Dcreate2(o->file, name, type, space, links, H5P_DEFAULT, H5P_DEFAULT);
     nd_status status = ND_CHECK(
@@ -164,8 +148,6 @@ nd_status nd_hdf5_out_write(nd_hdf5_out *o, const char *name, nd_cview values)
     /* HDF5 buffers small arrays until here, and H5Fclose does not repeat the error. */
     if (dataset >= 0 && H5Dclose(dataset) < 0 && status == ND_OK)
         status = ND_FAIL(ND_EIO, "%s: HDF5 cannot finish %s: %s", o->path, name, nd_hdf5_reason());
-    H5Pclose(links);
-    H5Sclose(space);
     return status;
 }
 

@@ -66,6 +66,12 @@ bool nd_hdf5_is_system_error(void)
     return found;
 }
 
+void nd_hdf5_release(const int64_t *handle)
+{
+    if (*handle >= 0)
+        H5Idec_ref(*handle);
+}
+
 const char *nd_hdf5_reason(void)
 {
     static _Thread_local char text[256];

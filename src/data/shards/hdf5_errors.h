@@ -1,5 +1,8 @@
-/* HDF5's errors as text for messages; the library itself prints nothing. */
+/* HDF5's errors as text for messages; the library itself prints nothing. Handles that close
+ * themselves. */
 #pragma once
+
+#include "core/base/error.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,3 +22,8 @@ bool nd_hdf5_is_system_error(void);
 
 /* The innermost reason of the calling thread's last HDF5 error; valid until the next call. */
 const char *nd_hdf5_reason(void);
+
+/* Declares a local with a handle of any kind, which is closed at the end of its scope. Not for
+ * files and datasets that are written: closing these can fail. */
+#define ND_HDF5_HANDLE ND_CLEANUP(nd_hdf5_release) const int64_t
+void nd_hdf5_release(const int64_t *handle);

@@ -31,17 +31,11 @@ static nd_status read_integer(hid_t file, const char *path, const char *name, in
 {
     ND_FAIL_IF(H5Aexists(file, name) <= 0, ND_EDATA,
                "%s: attribute %s is missing; this HDF5 file is not a shard", path, name);
-    nd_status status = ND_OK;
-    const hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
-    const hid_t space = H5Aget_space(attribute), type = H5Aget_type(attribute);
-    if (H5Sget_simple_extent_npoints(space) != 1 || H5Tget_class(type) != H5T_INTEGER)
-        status = ND_FAIL(ND_EDATA, "%s: attribute %s is not one integer", path, name);
-    else if (H5Aread(attribute, H5T_NATIVE_INT64, value) < 0)
-        status = damaged(path, name);
-    H5Tclose(type);
-    H5Sclose(space);
-    H5Aclose(attribute);
-    return status;
+    ND_HDF5_HANDLE attribute = H5Aopen(file, name, H5P_DEFAULT);
+    ND_HDF5_HANDLE space = H5Aget_space(attribute), type = H5Aget_type(attribute);
+    ND_FAIL_IF(H5Sget_simple_extent_npoints(space) != 1 || H5Tget_class(type) != H5T_INTEGER,
+               ND_EDATA, "%s: attribute %s is not one integer", path, name);
+    return H5Aread(attribute, H5T_NATIVE_INT64, value) < 0 ? damaged(path, name) : ND_OK;
 }
 
 static nd_status copy_string(const char *path, const char *name, const char *text, char *value,
@@ -59,7 +53,7 @@ static nd_status read_text(hid_t attribute, hid_t type, const char *path, const 
                            char *value, size_t size)
 {
     char fixed[ATTRIBUTE_BYTES_MAX + 1] = "", *text = NULL;
-    const hid_t memory = H5Tcopy(H5T_C_S1);
+    ND_HDF5_HANDLE memory = H5Tcopy(H5T_C_S1);
     const bool variable = H5Tis_variable_str(type) > 0;
     nd_status status = ND_OK;
     H5Tset_size(memory, variable ? H5T_VARIABLE : sizeof fixed);
@@ -73,7 +67,6 @@ static nd_status read_text(hid_t attribute, hid_t type, const char *path, const 
     else
         status = copy_string(path, name, variable ? text : fixed, value, size);
     H5free_memory(text);
-    H5Tclose(memory);
     return status;
 }
 
@@ -82,16 +75,11 @@ static nd_status read_string(hid_t file, const char *path, const char *name, cha
 {
     ND_FAIL_IF(H5Aexists(file, name) <= 0, ND_EDATA,
                "%s: attribute %s is missing; this HDF5 file is not a shard", path, name);
-    const hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
-    const hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
-    const nd_status status =
-        H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1
-            ? ND_FAIL(ND_EDATA, "%s: attribute %s is not one string", path, name)
-            : read_text(attribute, type, path, name, value, size);
-    H5Sclose(space);
-    H5Tclose(type);
-    H5Aclose(attribute);
-    return status;
+    ND_HDF5_HANDLE attribute = H5Aopen(file, name, H5P_DEFAULT);
+    ND_HDF5_HANDLE type = H5Aget_type(attribute), space = H5Aget_space(attribute);
+    ND_FAIL_IF(H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1,
+               ND_EDATA, "%s: attribute %s is not one string", path, name);
+    return read_text(attribute, type, path, name, value, size);
 }
 
 static nd_status read_attributes(hid_t file, nd_shard *shard)
@@ -122,24 +110,21 @@ static nd_status read_attributes(hid_t file, nd_shard *shard)
 /* Checks that chunks can be read without HDF5. */
 static nd_status check_layout(hid_t dataset, nd_shard *shard)
 {
-    const hid_t properties = H5Dget_create_plist(dataset);
-    nd_status status = ND_OK;
+    ND_HDF5_HANDLE properties = H5Dget_create_plist(dataset);
     hsize_t chunk = 0;
     unsigned flags = 0;
     size_t values = 0;
-    if (H5Pget_layout(properties) != H5D_CHUNKED || H5Pget_chunk(properties, 1, &chunk) != 1 ||
-        chunk == 0 || chunk > 1u << 28)
-        status = ND_FAIL(ND_EDATA, "%s: /tokens is not chunked; expected chunks with fletcher32",
-                         shard->path);
-    else if (H5Pget_nfilters(properties) != 1 ||
-             H5Pget_filter2(properties, 0, &flags, &values, NULL, 0, NULL, NULL) !=
-                 H5Z_FILTER_FLETCHER32)
-        status = ND_FAIL(
-            ND_EDATA, "%s: /tokens has %d filters; expected fletcher32 alone, without compression",
-            shard->path, H5Pget_nfilters(properties));
+    ND_FAIL_IF(H5Pget_layout(properties) != H5D_CHUNKED ||
+                   H5Pget_chunk(properties, 1, &chunk) != 1 || chunk == 0 || chunk > 1u << 28,
+               ND_EDATA, "%s: /tokens is not chunked; expected chunks with fletcher32",
+               shard->path);
+    ND_FAIL_IF(
+        H5Pget_nfilters(properties) != 1 || H5Pget_filter2(properties, 0, &flags, &values, NULL, 0,
+                                                           NULL, NULL) != H5Z_FILTER_FLETCHER32,
+        ND_EDATA, "%s: /tokens has %d filters; expected fletcher32 alone, without compression",
+        shard->path, H5Pget_nfilters(properties));
     shard->chunk_tokens = (int64_t)chunk;
-    H5Pclose(properties);
-    return status;
+    return ND_OK;
 }
 
 static nd_status locate_chunks(hid_t dataset, nd_shard *shard)
@@ -182,11 +167,10 @@ static nd_status locate_chunks(hid_t dataset, nd_shard *shard)
 
 static nd_status read_extent(hid_t dataset, const char *path, const char *name, hsize_t *extent)
 {
-    const hid_t space = H5Dget_space(dataset);
+    ND_HDF5_HANDLE space = H5Dget_space(dataset);
     const int rank = H5Sget_simple_extent_ndims(space);
     if (rank == 1)
         H5Sget_simple_extent_dims(space, extent, NULL);
-    H5Sclose(space);
     return ND_CHECK(rank == 1, ND_EDATA, "%s: /%s has %d dimensions; expected 1", path, name, rank);
 }
 
@@ -197,11 +181,10 @@ static nd_status open_tokens(hid_t dataset, nd_shard *shard)
     ND_FAIL_IF(extent != (hsize_t)shard->n_tokens, ND_EDATA,
                "%s: /tokens has %llu tokens; attribute n_tokens says %lld", shard->path,
                (unsigned long long)extent, (long long)shard->n_tokens);
-    const hid_t type = H5Dget_type(dataset);
+    ND_HDF5_HANDLE type = H5Dget_type(dataset);
     shard->token_bytes = H5Tequal(type, H5T_STD_U16LE) > 0   ? 2
                          : H5Tequal(type, H5T_STD_U32LE) > 0 ? 4
                                                              : 0;
-    H5Tclose(type);
     ND_FAIL_IF(shard->token_bytes == 0, ND_EDATA,
                "%s: /tokens is not little-endian uint16 or uint32", shard->path);
     ND_TRY(check_layout(dataset, shard));
@@ -211,13 +194,10 @@ static nd_status open_tokens(hid_t dataset, nd_shard *shard)
 static nd_status read_offset(hid_t dataset, const char *path, hsize_t index, uint64_t *value)
 {
     const hsize_t one = 1;
-    const hid_t memory = H5Screate_simple(1, &one, NULL), file = H5Dget_space(dataset);
+    ND_HDF5_HANDLE memory = H5Screate_simple(1, &one, NULL), file = H5Dget_space(dataset);
     const bool ok = H5Sselect_hyperslab(file, H5S_SELECT_SET, &index, NULL, &one, NULL) >= 0 &&
                     H5Dread(dataset, H5T_NATIVE_UINT64, memory, file, H5P_DEFAULT, value) >= 0;
-    const nd_status status = ok ? ND_OK : damaged(path, "/doc_offsets");
-    H5Sclose(file);
-    H5Sclose(memory);
-    return status;
+    return ok ? ND_OK : damaged(path, "/doc_offsets");
 }
 
 static nd_status check_documents(hid_t dataset, nd_shard *shard)
@@ -245,12 +225,8 @@ static nd_status with_dataset(hid_t file, nd_shard *shard, const char *name,
 {
     ND_FAIL_IF(H5Lexists(file, name, H5P_DEFAULT) <= 0, ND_EDATA,
                "%s: dataset /%s is missing; this HDF5 file is not a shard", shard->path, name);
-    const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
-    if (dataset < 0)
-        return damaged(shard->path, name);
-    const nd_status status = use(dataset, shard);
-    H5Dclose(dataset);
-    return status;
+    ND_HDF5_HANDLE dataset = H5Dopen2(file, name, H5P_DEFAULT);
+    return dataset < 0 ? damaged(shard->path, name) : use(dataset, shard);
 }
 
 /* Not H5Fis_hdf5, which locks the file and does not distinguish failures from other formats. */
@@ -265,6 +241,7 @@ static bool has_signature(const char *path)
     return read_all && memcmp(first, signature, sizeof first) == 0;
 }
 
+/* The caller closes the file, also when it failed. */
 static nd_status open_file(const char *path, hid_t *file)
 {
     struct stat info;
@@ -276,22 +253,17 @@ static nd_status open_file(const char *path, hid_t *file)
     if (*file < 0 && (nd_hdf5_is_system_error() || has_signature(path)))
         return damaged(path, "this HDF5 file");
     ND_FAIL_IF(*file < 0, ND_EDATA, "%s: not an HDF5 file; expected a shard", path);
-    const hid_t properties = H5Fget_create_plist(*file);
+    ND_HDF5_HANDLE properties = H5Fget_create_plist(*file);
     hsize_t userblock = 0;
     H5Pget_userblock(properties, &userblock);
-    H5Pclose(properties);
-    if (userblock != 0) {
-        H5Fclose(*file);
-        return ND_FAIL(ND_EDATA, "%s: has a user block of %llu bytes; expected none", path,
-                       (unsigned long long)userblock);
-    }
-    return ND_OK;
+    return ND_CHECK(userblock == 0, ND_EDATA, "%s: has a user block of %llu bytes; expected none",
+                    path, (unsigned long long)userblock);
 }
 
 nd_status nd_shard_open(const char *path, nd_shard *shard)
 {
     ND_HDF5_LOCKED();
-    hid_t file = H5I_INVALID_HID;
+    ND_CLEANUP(nd_hdf5_release) hid_t file = H5I_INVALID_HID;
     *shard = (nd_shard){.fd = -1};
     nd_hdf5_start();
     ND_TRY(open_file(path, &file));
@@ -300,7 +272,6 @@ nd_status nd_shard_open(const char *path, nd_shard *shard)
     ND_IF_OK(read_attributes(file, shard));
     ND_IF_OK(with_dataset(file, shard, ND_SHARD_TOKENS, open_tokens));
     ND_IF_OK(with_dataset(file, shard, ND_SHARD_DOC_OFFSETS, check_documents));
-    H5Fclose(file);
     if (status != ND_OK)
         nd_shard_close(shard);
     return status;

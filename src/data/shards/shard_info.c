@@ -57,39 +57,31 @@ static nd_status check_offsets(const nd_shard *shard, const uint64_t *offsets, i
 static nd_status verify_offsets(const nd_shard *shard, hid_t dataset)
 {
     uint64_t offsets[READ_OFFSETS], last = 0;
-    nd_status status = ND_OK;
-    const hid_t file = H5Dget_space(dataset);
-    for (int64_t at = 0; status == ND_OK && at <= shard->n_documents; at += READ_OFFSETS) {
+    ND_HDF5_HANDLE file = H5Dget_space(dataset);
+    for (int64_t at = 0; at <= shard->n_documents; at += READ_OFFSETS) {
         const int64_t left = shard->n_documents + 1 - at;
         const hsize_t first = (hsize_t)at,
                       count = (hsize_t)(left < READ_OFFSETS ? left : READ_OFFSETS);
-        const hid_t memory = H5Screate_simple(1, &count, NULL);
-        if (H5Sselect_hyperslab(file, H5S_SELECT_SET, &first, NULL, &count, NULL) < 0 ||
-            H5Dread(dataset, H5T_NATIVE_UINT64, memory, file, H5P_DEFAULT, offsets) < 0)
-            status = ND_FAIL(ND_EDATA, "%s: cannot read /doc_offsets: %s", shard->path,
-                             nd_hdf5_reason());
-        else
-            status = check_offsets(shard, offsets, at, (int64_t)count, &last);
-        H5Sclose(memory);
+        ND_HDF5_HANDLE memory = H5Screate_simple(1, &count, NULL);
+        ND_FAIL_IF(H5Sselect_hyperslab(file, H5S_SELECT_SET, &first, NULL, &count, NULL) < 0 ||
+                       H5Dread(dataset, H5T_NATIVE_UINT64, memory, file, H5P_DEFAULT, offsets) < 0,
+                   ND_EDATA, "%s: cannot read /doc_offsets: %s", shard->path, nd_hdf5_reason());
+        ND_TRY(check_offsets(shard, offsets, at, (int64_t)count, &last));
     }
-    H5Sclose(file);
-    return status;
+    return ND_OK;
 }
 
 static nd_status verify_documents(const nd_shard *shard)
 {
     ND_HDF5_LOCKED();
     nd_hdf5_start();
-    const hid_t file = H5Fopen(shard->path, H5F_ACC_RDONLY, nd_hdf5_access(false));
+    ND_HDF5_HANDLE file = H5Fopen(shard->path, H5F_ACC_RDONLY, nd_hdf5_access(false));
     ND_FAIL_IF(file < 0, ND_EDATA, "%s: cannot open this file again: %s", shard->path,
                nd_hdf5_reason());
-    const hid_t dataset = H5Dopen2(file, ND_SHARD_DOC_OFFSETS, H5P_DEFAULT);
-    const nd_status status = dataset < 0 ? ND_FAIL(ND_EDATA, "%s: cannot open /doc_offsets: %s",
-                                                   shard->path, nd_hdf5_reason())
-                                         : verify_offsets(shard, dataset);
-    H5Dclose(dataset);
-    H5Fclose(file);
-    return status;
+    ND_HDF5_HANDLE dataset = H5Dopen2(file, ND_SHARD_DOC_OFFSETS, H5P_DEFAULT);
+    ND_FAIL_IF(dataset < 0, ND_EDATA, "%s: cannot open /doc_offsets: %s", shard->path,
+               nd_hdf5_reason());
+    return verify_offsets(shard, dataset);
 }
 
 static nd_status verify(const nd_shard *shard)

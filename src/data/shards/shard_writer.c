@@ -44,8 +44,8 @@ static nd_status column_open(nd_shard_writer *w, column *c, const char *name, hi
                              hid_t type, size_t chunk)
 {
     const hsize_t none = 0, unlimited = H5S_UNLIMITED, chunk_extent = chunk;
-    const hid_t space = H5Screate_simple(1, &none, &unlimited);
-    const hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
+    ND_HDF5_HANDLE space = H5Screate_simple(1, &none, &unlimited);
+    ND_HDF5_HANDLE properties = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_chunk(properties, 1, &chunk_extent);
     H5Pset_fletcher32(properties);
     H5Pset_obj_track_times(properties, false);
@@ -53,8 +53,6 @@ static nd_status column_open(nd_shard_writer *w, column *c, const char *name, hi
     c->element = H5Tget_size(type);
     c->chunk = chunk;
     c->dataset = H5Dcreate2(w->file, name, stored, space, H5P_DEFAULT, properties, H5P_DEFAULT);
-    H5Pclose(properties);
-    H5Sclose(space);
     c->buffer = malloc(chunk * c->element);
     ND_FAIL_IF(!c->buffer, ND_ENOMEM, "%s: no memory for a chunk of %s", w->path, name);
     return c->dataset < 0 ? failed(w, name) : ND_OK;
@@ -67,16 +65,13 @@ static nd_status column_flush(nd_shard_writer *w, column *c)
     const hsize_t count = c->held, extent = c->written + count;
     if (H5Dset_extent(c->dataset, &extent) < 0)
         return failed(w, "a larger dataset");
-    const hid_t file = H5Dget_space(c->dataset), memory = H5Screate_simple(1, &count, NULL);
+    ND_HDF5_HANDLE file = H5Dget_space(c->dataset), memory = H5Screate_simple(1, &count, NULL);
     const bool ok =
         H5Sselect_hyperslab(file, H5S_SELECT_SET, &c->written, NULL, &count, NULL) >= 0 &&
         H5Dwrite(c->dataset, c->type, memory, file, H5P_DEFAULT, c->buffer) >= 0;
-    const nd_status status = ok ? ND_OK : failed(w, "tokens"); /* before the reason is lost */
-    H5Sclose(memory);
-    H5Sclose(file);
     c->written = extent;
     c->held = 0;
-    return status;
+    return ok ? ND_OK : failed(w, "tokens");
 }
 
 static nd_status add_offset(nd_shard_writer *w, int64_t offset)
@@ -93,6 +88,9 @@ nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char 
     nd_status status;
     *writer = NULL;
     nd_hdf5_start();
+    /* The newest file format, whose metadata has checksums; without time stamps. */
+    ND_HDF5_HANDLE creation = H5Pcreate(H5P_FILE_CREATE);
+    H5Pset_obj_track_times(creation, false);
     nd_shard_writer *w = calloc(1, sizeof *w);
     ND_FAIL_IF(!w, ND_ENOMEM, "%s: no memory for a shard", path);
     w->tokens.dataset = w->offsets.dataset = w->file = H5I_INVALID_HID;
@@ -103,15 +101,9 @@ nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char 
                  failed, ND_EIO, "%s: this path is too long", path);
     memcpy(w->temporary, w->path, sizeof w->path);
     strcat(w->temporary, ND_TEMPORARY_SUFFIX);
-    /* The newest file format, whose metadata has checksums; without time stamps. */
-    const hid_t creation = H5Pcreate(H5P_FILE_CREATE);
-    H5Pset_obj_track_times(creation, false);
     w->file = H5Fcreate(w->temporary, H5F_ACC_TRUNC, creation, nd_hdf5_access(true));
-    status =
-        ND_CHECK(w->file >= 0, ND_EIO, "%s: cannot create this file: %s", path, nd_hdf5_reason());
-    H5Pclose(creation);
-    if (status != ND_OK)
-        goto failed;
+    ND_FAIL_GOTO(w->file < 0, failed, ND_EIO, "%s: cannot create this file: %s", path,
+                 nd_hdf5_reason());
     const bool narrow = vocab_size <= ND_SHARD_UINT16_VOCAB;
     ND_TRY_GOTO(column_open(w, &w->tokens, ND_SHARD_TOKENS, narrow ? H5T_STD_U16LE : H5T_STD_U32LE,
                             narrow ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32, ND_SHARD_CHUNK_TOKENS),
@@ -163,12 +155,10 @@ int64_t nd_shard_writer_tokens(const nd_shard_writer *writer)
 
 static bool put_integer(hid_t file, const char *name, int64_t value)
 {
-    const hid_t space = H5Screate(H5S_SCALAR);
-    const hid_t attribute = H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
-    const bool ok = H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0;
-    H5Aclose(attribute);
-    H5Sclose(space);
-    return ok;
+    ND_HDF5_HANDLE space = H5Screate(H5S_SCALAR);
+    ND_HDF5_HANDLE attribute =
+        H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    return H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0;
 }
 
 static nd_status write_remainder(nd_shard_writer *w)

@@ -85,12 +85,10 @@ nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file)
 
 static bool has_form(hid_t dataset, nd_cview values)
 {
-    const hid_t type = H5Dget_type(dataset);
+    ND_HDF5_HANDLE type = H5Dget_type(dataset);
     int64_t shape[2];
-    const bool same = nd_hdf5_shape(dataset, shape) && shape[0] == values.rows &&
-                      shape[1] == values.cols && H5Tequal(type, type_of(values.dtype, true)) > 0;
-    H5Tclose(type);
-    return same;
+    return nd_hdf5_shape(dataset, shape) && shape[0] == values.rows && shape[1] == values.cols &&
+           H5Tequal(type, type_of(values.dtype, true)) > 0;
 }
 
 /* The dataset `name` of an existing file to write over; one of another form is removed: negative,
@@ -108,17 +106,13 @@ static hid_t open_existing(const nd_checkpoint_h5 *file, const char *name, nd_cv
 static hid_t create_dataset(const nd_checkpoint_h5 *file, const char *name, nd_cview values)
 {
     const hsize_t shape[2] = {(hsize_t)values.rows, (hsize_t)values.cols};
-    const hid_t space = H5Screate_simple(2, shape, NULL);
-    const hid_t links = H5Pcreate(H5P_LINK_CREATE);
+    ND_HDF5_HANDLE space = H5Screate_simple(2, shape, NULL);
+    ND_HDF5_HANDLE links = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_create_intermediate_group(links, 1);
-    const hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
+    ND_HDF5_HANDLE properties = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_obj_track_times(properties, false); /* equal states make equal files */
-    const hid_t dataset = H5Dcreate2(file->file, name, type_of(values.dtype, true), space, links,
-                                     properties, H5P_DEFAULT);
-    H5Pclose(properties);
-    H5Pclose(links);
-    H5Sclose(space);
-    return dataset;
+    return H5Dcreate2(file->file, name, type_of(values.dtype, true), space, links, properties,
+                      H5P_DEFAULT);
 }
 
 nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cview values)
@@ -145,17 +139,14 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
 nd_status nd_checkpoint_h5_read(nd_checkpoint_h5 *file, const char *name, nd_view values)
 {
     ND_HDF5_LOCKED();
-    const hid_t dataset = H5Dopen2(file->file, name, H5P_DEFAULT);
+    ND_HDF5_HANDLE dataset = H5Dopen2(file->file, name, H5P_DEFAULT);
     ND_FAIL_IF(dataset < 0, ND_ECHECKPOINT, "%s: holds no tensor %s", file->path, name);
     int64_t shape[2];
-    nd_status status = ND_OK;
-    if (!nd_hdf5_shape(dataset, shape) || shape[0] != values.rows || shape[1] != values.cols)
-        status = ND_FAIL(ND_ECHECKPOINT, "%s: %s has shape [%lld, %lld], expected [%lld, %lld]",
-                         file->path, name, (long long)shape[0], (long long)shape[1],
-                         (long long)values.rows, (long long)values.cols);
-    else if (H5Dread(dataset, type_of(values.dtype, false), H5S_ALL, H5S_ALL, H5P_DEFAULT,
-                     values.data) < 0)
-        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot read %s", file->path, name);
-    H5Dclose(dataset);
-    return status;
+    ND_FAIL_IF(!nd_hdf5_shape(dataset, shape) || shape[0] != values.rows || shape[1] != values.cols,
+               ND_ECHECKPOINT, "%s: %s has shape [%lld, %lld], expected [%lld, %lld]", file->path,
+               name, (long long)shape[0], (long long)shape[1], (long long)values.rows,
+               (long long)values.cols);
+    return ND_CHECK(H5Dread(dataset, type_of(values.dtype, false), H5S_ALL, H5S_ALL, H5P_DEFAULT,
+                            values.data) >= 0,
+                    ND_ECHECKPOINT, "%s: HDF5 cannot read %s", file->path, name);
 }
