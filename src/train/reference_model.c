@@ -86,8 +86,7 @@ void nd_reference_model_close(nd_reference_model *r)
 {
     if (!r)
         return;
-    if (r->activations.backend)
-        nd_arena_release(&r->activations);
+    nd_arena_release(&r->activations);
     nd_loaded_model_release(&r->loaded);
     free(r->transfer);
     free(r->losses);

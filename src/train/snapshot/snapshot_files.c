@@ -15,20 +15,14 @@ static nd_status write_file(const char *path, const void *bytes, size_t size)
     char temporary[ND_CHECKPOINT_PATH_MAX + 8];
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
     const int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    bool ok = file >= 0;
-    for (size_t done = 0; ok && done < size;) {
-        const ssize_t wrote = write(file, (const char *)bytes + done, size - done);
-        ok = wrote > 0 || (wrote < 0 && errno == EINTR);
-        done += wrote > 0 ? (size_t)wrote : 0;
-    }
-    ok = ok && rename(temporary, path) == 0;
-    const int reason = errno;
-    if (file >= 0)
-        close(file);
-    if (ok)
-        return ND_OK;
-    unlink(temporary);
-    return ND_FAIL(ND_ECHECKPOINT, "cannot write %s: %s", path, strerror(reason));
+    ND_FAIL_IF(file < 0, ND_ECHECKPOINT, "cannot write %s: %s", path, strerror(errno));
+    nd_status status = nd_file_write(file, path, bytes, size);
+    if (status == ND_OK && rename(temporary, path) != 0)
+        status = ND_FAIL(ND_ECHECKPOINT, "cannot write %s: %s", path, strerror(errno));
+    close(file);
+    if (status != ND_OK)
+        unlink(temporary);
+    return status;
 }
 
 nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const nd_snapshot_found *texts)
