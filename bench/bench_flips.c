@@ -75,22 +75,20 @@ static void go_through(const nd_run *run, int8_t *before, tally *t)
 
 static nd_status measure(nd_run *run, int64_t steps)
 {
-    int8_t *before = malloc((size_t)nd_params_ternary(&run->model->params));
+    ND_AUTOFREE int8_t *before = malloc((size_t)nd_params_ternary(&run->model->params));
     ND_FAIL_IF(!before, ND_ENOMEM, "no memory for a copy of the codes");
-    nd_status status = ND_OK;
     tally t = {0};
-    for (int64_t step = 0; step < steps && status == ND_OK; step++) {
+    for (int64_t step = 0; step < steps; step++) {
         nd_step_result result = {0};
         go_through(run, before, NULL);
-        status = nd_step_run(run, false, &result);
+        ND_TRY(nd_step_run(run, false, &result));
         go_through(run, before, &t);
-        if (status == ND_OK && (step + 1) % WINDOW == 0) {
+        if ((step + 1) % WINDOW == 0) {
             print(run, &t, result.lr, result.loss);
             t = (tally){0};
         }
     }
-    free(before);
-    return status;
+    return ND_OK;
 }
 
 int main(int argc, char **argv)

@@ -63,18 +63,11 @@ static nd_status read_matrix(hid_t dataset, const char *path, const char *name, 
     const int64_t count = *rows * *cols;
     ND_AUTOFREE int64_t *wide = reallocarray(NULL, (size_t)*rows, (size_t)*cols * sizeof *wide);
     *values = reallocarray(NULL, (size_t)*rows, (size_t)*cols * sizeof **values);
-    nd_status status = ND_OK;
-    if (!wide || !*values)
-        status = ND_FAIL(ND_ENOMEM, "no memory for %lld tokens of %s", (long long)count, path);
-    else if (H5Dread(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, wide) < 0)
-        status = ND_FAIL(ND_EDATA, "%s: HDF5 cannot read %s", path, name);
-    else
-        status = narrow(path, name, wide, count, *values);
-    if (status != ND_OK) {
-        free(*values);
-        *values = NULL;
-    }
-    return status;
+    ND_FAIL_IF(!wide || !*values, ND_ENOMEM, "no memory for %lld tokens of %s", (long long)count,
+               path);
+    ND_FAIL_IF(H5Dread(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, wide) < 0,
+               ND_EDATA, "%s: HDF5 cannot read %s", path, name);
+    return narrow(path, name, wide, count, *values);
 }
 
 nd_status nd_hdf5_read_tokens(const char *path, const char *name, int32_t **values, int64_t *rows,

@@ -8,8 +8,8 @@
 
 typedef struct nd_hdf5_out nd_hdf5_out;
 
-/* Reads a 2-D integer dataset as int32 [rows, cols]; the caller frees *values. Errors: ND_EDATA
- * naming file and dataset, and a value that does not fit. */
+/* Reads a 2-D integer dataset as int32 [rows, cols]; the caller frees *values, also when it failed.
+ * Errors: ND_EDATA naming file and dataset, and a value that does not fit. */
 nd_status nd_hdf5_read_tokens(const char *path, const char *dataset, int32_t **values,
                               int64_t *rows, int64_t *cols);
 
