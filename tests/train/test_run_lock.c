@@ -313,7 +313,9 @@ Test(run_lock, a_second_start_in_a_live_runs_directory_is_refused_and_touches_no
                                          "--run-dir %s_other --checkpoint-dir %s/checkpoints"};
     snprintf(run, sizeof run, "%s/run", nd_test_here.directory);
     const pid_t child = start_training(run);
+    int stopped = 0;
     kill(child, SIGSTOP); /* so that nothing but a second start changes what is here */
+    cr_assert(waitpid(child, &stopped, WUNTRACED) == child && WIFSTOPPED(stopped));
     nd_test_shell(before, sizeof before, "cd %s && find . | sort && cksum metrics.jsonl", run);
     for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
         char arguments[512], expected[64], after[8192];
