@@ -26,7 +26,7 @@ out=build/fuzz
 mkdir -p $out
 sources=(tests/support/fuzz_readers.c src/exchange/{gguf_read,gguf_print,ggml_types,mapped_file}.c
     src/exchange/{safetensors_read,safetensors_print,hf_config}.c src/train/checkpoint/{manifest,manifest_identity}.c
-    src/data/shards/shard_index.c src/core/base/*.c src/core/config/*.c
+    src/data/shards/shard_index.c src/data/text/json.c src/core/base/*.c src/core/config/*.c
     src/core/model/{model_config,params}.c)
 for reader in "${readers[@]}"; do
     echo "== $reader: building"

@@ -1,5 +1,6 @@
 #include "core/base/durable_file.h"
 #include "core/base/float_formats.h"
+#include "data/text/json.h"
 #include "exchange/export.h"
 #include "exchange/hf_layout.h"
 #include "exchange/hf_metadata.h"
@@ -24,9 +25,10 @@ static nd_status scales_text(const nd_source *s, char **text)
             continue;
         ND_TRY(nd_source_read(s, i, &t));
         nd_hf_name(t.param, name);
-        json_object_set_new(scales, name, json_real((double)t.scales[0]));
+        ND_FAIL_IF(json_object_set_new(scales, name, json_real((double)t.scales[0])) != 0,
+                   ND_ENOMEM, "no memory for the scale of %s", name);
     }
-    *text = json_dumps(scales, JSON_COMPACT);
+    *text = nd_json_text(scales, JSON_COMPACT);
     return ND_CHECK(*text, ND_ENOMEM, "no memory for the scales' text");
 }
 
@@ -109,15 +111,16 @@ static nd_status write_tokenizer(const nd_source *s, const char *directory)
                   "add_bos_token", v->eos >= 0, "add_eos_token", 0, "add_prefix_space", 0, "legacy",
                   0, "clean_up_tokenization_spaces", 0, "model_max_length",
                   (json_int_t)s->config.model.max_seq_len);
-    if (root && v->eos >= 0) {
-        json_object_set_new(root, "bos_token", json_string("</s>"));
-        json_object_set_new(root, "eos_token", json_string("</s>"));
-    }
-    for (int i = 0; root && i < v->count; i++)
+    bool whole = root != NULL;
+    if (v->eos >= 0)
+        whole = whole && json_object_set_new(root, "bos_token", json_string("</s>")) == 0 &&
+                json_object_set_new(root, "eos_token", json_string("</s>")) == 0;
+    for (int i = 0; i < v->count; i++)
         if (v->pieces[i].type == ND_PIECE_UNKNOWN)
-            json_object_set_new(root, "unk_token",
-                                json_stringn(v->pieces[i].name, v->pieces[i].name_bytes));
-    char *text = json_dumps(root, JSON_INDENT(2));
+            whole = whole && json_object_set_new(
+                                 root, "unk_token",
+                                 json_stringn(v->pieces[i].name, v->pieces[i].name_bytes)) == 0;
+    char *text = whole ? nd_json_text(root, JSON_INDENT(2)) : NULL;
     ND_FAIL_IF(!text, ND_ENOMEM, "no memory for the tokenizer's configuration");
     return write_text(directory, "tokenizer_config.json", text);
 }

@@ -1,4 +1,5 @@
 #include "core/base/durable_file.h"
+#include "data/text/json.h"
 #include "exchange/hf_layout.h"
 
 #include <jansson.h>
@@ -6,17 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-static nd_status dump_json(json_t *root, char **text)
+/* `whole`: everything could be put into `root`. */
+static nd_status dump_json(json_t *root, bool whole, char **text)
 {
-    *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    *text = whole ? nd_json_text(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     return ND_CHECK(*text, ND_ENOMEM, "no memory for a configuration's text");
 }
 
-static void set_mark(json_t *root, int mark)
+static bool set_mark(json_t *root, int mark)
 {
-    json_object_set_new(root, "bos_token_id", mark >= 0 ? json_integer(mark) : json_null());
-    json_object_set_new(root, "eos_token_id", mark >= 0 ? json_integer(mark) : json_null());
+    return json_object_set_new(root, "bos_token_id",
+                               mark >= 0 ? json_integer(mark) : json_null()) == 0 &&
+           json_object_set_new(root, "eos_token_id",
+                               mark >= 0 ? json_integer(mark) : json_null()) == 0;
 }
 
 nd_status nd_hf_config_text(const nd_config *c, bool bf16, int mark, char **text)
@@ -35,21 +39,16 @@ nd_status nd_hf_config_text(const nd_config *c, bool bf16, int mark, char **text
         c->model.rope_base, "rope_parameters", "rope_type", "default", "rope_theta",
         c->model.rope_base, "dtype", bf16 ? "bfloat16" : "float32", "torch_dtype",
         bf16 ? "bfloat16" : "float32");
-    if (root) {
-        if (llama)
-            json_object_set_new(root, "mlp_bias", json_false());
-        json_object_set_new(root, "pad_token_id", json_null());
-        set_mark(root, mark);
-    }
-    return dump_json(root, text);
+    const bool whole =
+        root && (!llama || json_object_set_new(root, "mlp_bias", json_false()) == 0) &&
+        json_object_set_new(root, "pad_token_id", json_null()) == 0 && set_mark(root, mark);
+    return dump_json(root, whole, text);
 }
 
 nd_status nd_hf_generation_text(int mark, char **text)
 {
     json_t *root = json_object();
-    if (root)
-        set_mark(root, mark);
-    return dump_json(root, text);
+    return dump_json(root, root && set_mark(root, mark), text);
 }
 
 /* The config.json being read. */
@@ -219,7 +218,8 @@ nd_status nd_hf_config_parse(const char *text, size_t size, const char *path, nd
                              double *epsilon)
 {
     json_error_t error;
-    json_auto_t *root = json_loadb(text, size, 0, &error);
+    json_auto_t *root = NULL;
+    ND_TRY(nd_json_parse(text, size, 0, path, &root, &error));
     const config_reader r = {path, root, config};
     ND_FAIL_IF(!json_is_object(root), ND_EDATA, "%s:%d: not a JSON object: %s", path,
                root ? 1 : error.line, root ? "another value" : error.text);

@@ -1,6 +1,7 @@
 #include "exchange/hf_model.h"
 
 #include "core/base/durable_file.h"
+#include "data/text/json.h"
 #include "exchange/hf_layout.h"
 #include "exchange/hf_metadata.h"
 
@@ -46,7 +47,8 @@ static nd_status open_shards(nd_hf_model *m, const char *directory, const char *
     const char *tensor;
     json_t *value;
     ND_TRY(nd_read_whole_file(index_path, ND_EDATA, &text, &size));
-    json_auto_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    json_auto_t *root = NULL;
+    ND_TRY(nd_json_parse(text, size, JSON_REJECT_DUPLICATES, index_path, &root, &error));
     json_t *map = json_object_get(root, "weight_map");
     ND_FAIL_IF(!json_is_object(map), ND_EDATA, "%s: not a JSON object with a weight_map%s%s",
                index_path, root ? "" : ": ", root ? "" : error.text);
@@ -94,7 +96,7 @@ static nd_status read_metadata(nd_hf_model *m)
     if (group)
         ND_TRY(nd_config_set_key(&m->config, "model", "group_size", group, f->path));
     if (scales) {
-        m->scales = json_loads(scales, 0, NULL);
+        ND_TRY(nd_json_parse(scales, strlen(scales), 0, f->path, &m->scales, NULL));
         ND_FAIL_IF(!json_is_object(m->scales), ND_EDATA, "%s: damaged: %s is not an object",
                    f->path, ND_HF_SCALES_KEY);
     }

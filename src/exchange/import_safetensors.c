@@ -120,13 +120,17 @@ static nd_status write_checkpoint(const import *in, const char *directory)
 /* An unusable tokenizer is reported and omitted, because the weights are useful without it. */
 static nd_status open_tokenizer(import *in, const char *directory, FILE *out)
 {
+    nd_status status;
     char path[PATH_MAX];
     if (snprintf(path, sizeof path, "%s/tokenizer.model", directory) >= PATH_MAX ||
         access(path, F_OK) != 0) {
         fprintf(out, "note      no tokenizer.model: the checkpoint works on token numbers only\n");
         return ND_OK;
     }
-    if (nd_tokenizer_open(path, &in->tokenizer) != ND_OK) {
+    status = nd_tokenizer_open(path, &in->tokenizer);
+    if (status != ND_EDATA)
+        ND_TRY(status);
+    if (status != ND_OK) {
         fprintf(out, "note      the tokenizer is left out: %s\n", nd_error_get()->message);
         nd_error_clear();
         return ND_OK;

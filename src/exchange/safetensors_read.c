@@ -2,6 +2,7 @@
 
 #include "core/base/float_formats.h"
 #include "core/base/sha256.h"
+#include "data/text/json.h"
 #include "exchange/safetensors_write.h"
 
 #include <inttypes.h>
@@ -147,10 +148,10 @@ nd_status nd_safetensors_parse(const void *bytes, size_t size, const char *name,
                name, length, size, (int)ND_SAFETENSORS_HEADER_MAX);
     f->data = at + sizeof length + length;
     f->data_bytes = size - sizeof length - (size_t)length;
-    f->header = json_loadb((const char *)at + sizeof length, (size_t)length, JSON_REJECT_DUPLICATES,
-                           &error);
+    ND_TRY(nd_json_parse(at + sizeof length, (size_t)length, JSON_REJECT_DUPLICATES, name,
+                         &f->header, &error));
     ND_FAIL_IF(!f->header, ND_EDATA, "%s: damaged: its header is not JSON: %s", name, error.text);
-    const nd_status status = read_header(f, name);
+    const nd_status status = nd_json_status(read_header(f, name), name);
     if (status != ND_OK)
         nd_safetensors_free(f);
     return status;

@@ -1,5 +1,6 @@
 #include "exchange/safetensors_write.h"
 
+#include "data/text/json.h"
 #include "exchange/out_file.h"
 
 #include <jansson.h>
@@ -57,7 +58,7 @@ static nd_status header_text(const nd_safetensors_writer *w, char **text, size_t
     *text = NULL;
     if (json_object_set(header, "__metadata__", w->metadata) == 0 &&
         json_object_update(header, w->tensors) == 0)
-        compact = json_dumps(header, JSON_COMPACT);
+        compact = nd_json_text(header, JSON_COMPACT);
     *bytes = compact ? (strlen(compact) + 7) / 8 * 8 : 0;
     if (compact && asprintf(text, "%-*s", (int)*bytes, compact) < 0)
         *text = NULL;

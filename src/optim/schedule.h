@@ -1,4 +1,4 @@
-/* Learning-rate schedules: a factor in (0, 1] for the peak learning rate of a parameter group. */
+/* Learning-rate schedules: a factor in [0, 1] for the peak learning rate of a parameter group. */
 #pragma once
 
 #include <stdint.h>

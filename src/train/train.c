@@ -149,20 +149,19 @@ static nd_status evaluate(nd_run *run, nd_progress_state *progress, nd_evaluatio
 }
 
 /* Rank 0's line of the metrics, and of the log where one is due. */
-static nd_status report_step(nd_run *run, nd_metrics *metrics, nd_progress_state *progress,
-                             const nd_step_result *step, const nd_evaluation *evaluated)
+static void report_step(nd_run *run, nd_metrics *metrics, nd_progress_state *progress,
+                        const nd_step_result *step, const nd_evaluation *evaluated)
 {
     char line[512];
     if (run->comm->rank != 0)
-        return ND_OK;
-    ND_TRY(nd_metrics_write(metrics, run, step, evaluated, progress->tokens_per_second,
-                            progress->last_step));
+        return;
+    nd_metrics_write(metrics, run, step, evaluated, progress->tokens_per_second,
+                     progress->last_step);
     nd_progress_line(progress, run, step, line, sizeof line);
     if (evaluated || due(run->position.step, run->config.logging.log_interval, progress->last_step))
         nd_log_progress(&run->log, line);
     else
         nd_log_redraw(&run->log, line);
-    return ND_OK;
 }
 
 static nd_status save_if_due(nd_run *run, const nd_step_result *step, int64_t last)
@@ -261,7 +260,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
             ND_TRY(evaluate(run, &progress, &evaluation));
             evaluated = &evaluation;
         }
-        ND_TRY(report_step(run, metrics, &progress, &step, evaluated));
+        report_step(run, metrics, &progress, &step, evaluated);
         ND_TRY(save_if_due(run, &step, last));
         if (c->logging.snapshot_interval > 0 && run->position.step < last &&
             run->position.step % c->logging.snapshot_interval == 0)

@@ -488,4 +488,10 @@ Test(model, sampling_at_temperature_zero_takes_the_likeliest_and_top_k_bounds_th
     cr_assert_eq(seen[0] + seen[2], 0);
     cr_assert_gt(seen[1], seen[3]);
     cr_assert_gt(seen[3], 20);
+    int kept = 0; /* all that equal the second */
+    for (int64_t i = 0; i < 200; i++) {
+        float ties[] = {-3.0f, -0.5f, -INFINITY, -0.5f, -1e-40f, -2.0f};
+        kept |= 1 << nd_sample_token(&two, i, ties, 6);
+    }
+    cr_assert_eq(kept, 1 << 1 | 1 << 3 | 1 << 4);
 }

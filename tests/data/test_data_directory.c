@@ -147,6 +147,23 @@ Test(data_directory, of_two_tokenizers_gets_no_index)
     ND_ASSERT_FAILS(nd_pack_index(directory, &shards), ND_EDATA, "packed with the tokenizer of");
 }
 
+Test(data_directory, with_a_name_that_no_index_can_hold_gets_none)
+{
+    static const char *const names[] = {"train_\n.h5", "train_\xff.h5", "val_0.h5"};
+    size_t shards;
+    for (int i = 0; i < 3; i++) {
+        char path[128];
+        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        nd_test_write_counting_shard(directory, 0, 0, 1000);
+        cr_assert_eq(rename(nd_test_path(directory, "train_00000.h5"), path), 0);
+        unlink(nd_test_path(directory, "index.json"));
+        ND_ASSERT_FAILS(nd_pack_index(directory, &shards), ND_EDATA,
+                        "expected a name in UTF-8, without control characters, that begins with "
+                        "the file's attribute split, 'train'");
+        unlink(path);
+    }
+}
+
 Test(data_directory, may_hold_more_shards_than_files_may_be_open)
 {
     enum { SHARDS = 100 };

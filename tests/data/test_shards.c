@@ -480,3 +480,19 @@ Test(shards, an_attribute_longer_than_it_may_be_is_refused_and_not_cut)
         nd_shard_close(&shard);
     }
 }
+
+Test(shards, a_tokenizer_digest_that_no_index_can_hold_is_refused)
+{
+    static const char *const digests[] = {
+        "0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef",
+        "0123456789abcdeg0123456789abcdef0123456789abcdef0123456789abcdef",
+        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde"};
+    char path[128];
+    nd_shard shard;
+    nd_test_write_counting_shard(directory, 0, 0, 200);
+    snprintf(path, sizeof path, "%s/train_00000.h5", directory);
+    for (int i = 0; i < 3; i++) {
+        replace_text(path, "tokenizer_sha256", digests[i], H5T_VARIABLE);
+        ND_ASSERT_FAILS(nd_shard_open(path, &shard), ND_EDATA, "64 hex digits in lower case");
+    }
+}

@@ -231,8 +231,9 @@ nd_status nd_config_read_file(nd_config *config, const char *path)
         status = ND_FAIL(ND_ECONFIG, "%s: not a regular file", path);
         goto done;
     }
+    ND_FAIL_GOTO(!s.places, done, ND_ENOMEM, "%s: no memory to read it", path);
     file = fopen(path, "r");
-    ND_FAIL_GOTO(!file || !s.places, done, ND_ECONFIG, "%s: %s", path, strerror(errno));
+    ND_FAIL_GOTO(!file, done, ND_ECONFIG, "%s: %s", path, strerror(errno));
     ND_TRY_GOTO(check_bytes(&s, file), done);
     ND_TRY_GOTO(scan_lines(&s, file), done);
     iniparser_set_error_callback(ignore_iniparser_error);

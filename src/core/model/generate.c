@@ -110,19 +110,25 @@ nd_status nd_generator_feed(nd_generator *g, const int32_t *tokens, int64_t coun
     return ND_OK;
 }
 
-/* The k-th largest logit, by insertion into a list of the largest k. */
-static float kth_largest(const float *logits, int64_t vocab_size, int64_t k, float *best)
+/* An integer that orders as `x` does: its bits, reversed where negative. */
+static uint32_t order_of(float x)
 {
-    int64_t held = 0;
-    for (int64_t i = 0; i < vocab_size; i++) {
-        if (held == k && logits[i] <= best[k - 1])
-            continue;
-        int64_t at = held < k ? held++ : k - 1;
-        for (; at > 0 && best[at - 1] < logits[i]; at--)
-            best[at] = best[at - 1];
-        best[at] = logits[i];
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits >> 31 ? ~bits : bits | 1u << 31;
+}
+
+/* The order of the k-th largest logit, bit by bit: the largest that k logits reach. */
+static uint32_t kth_largest(const float *logits, int64_t vocab_size, int64_t k)
+{
+    uint32_t found = 0;
+    for (uint32_t bit = 1u << 31; bit; bit >>= 1) {
+        int64_t reached = 0;
+        for (int64_t i = 0; i < vocab_size; i++)
+            reached += order_of(logits[i]) >= (found | bit);
+        found |= reached >= k ? bit : 0;
     }
-    return best[held - 1];
+    return found;
 }
 
 int32_t nd_sample_token(const nd_sampling *sampling, int64_t position, float *logits,
@@ -135,17 +141,12 @@ int32_t nd_sample_token(const nd_sampling *sampling, int64_t position, float *lo
     if (sampling->temperature <= 0.0)
         return (int32_t)most_likely;
     const float largest = logits[most_likely];
-    float threshold = -INFINITY;
-    if (sampling->top_k > 0 && sampling->top_k < vocab_size) {
-        float *best = malloc((size_t)sampling->top_k * sizeof *best);
-        if (best)
-            threshold = kth_largest(logits, vocab_size, sampling->top_k, best);
-        free(best);
-    }
+    const bool all = sampling->top_k <= 0 || sampling->top_k >= vocab_size;
+    const uint32_t least = all ? 0 : kth_largest(logits, vocab_size, sampling->top_k);
     double sum = 0.0;
     for (int64_t i = 0; i < vocab_size; i++) {
         const double scaled = (double)(logits[i] - largest) / sampling->temperature;
-        logits[i] = logits[i] >= threshold ? (float)exp(scaled) : 0.0f;
+        logits[i] = order_of(logits[i]) >= least ? (float)exp(scaled) : 0.0f;
         sum += (double)logits[i];
     }
     const uint64_t key = nd_rng_key(sampling->seed, "sample");

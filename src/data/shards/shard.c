@@ -24,7 +24,9 @@ static nd_status damaged(const char *path, const char *part)
 {
     const bool system_error = nd_hdf5_is_system_error();
     return ND_FAIL(ND_EDATA, "%s: cannot read %s: %s%s", path, part, nd_hdf5_reason(),
-                   system_error ? "" : "; the file is damaged, or not a shard");
+                   system_error ? ""
+                                : "; the file is damaged, not a shard, or in a format of HDF5 "
+                                  "newer than 1.10");
 }
 
 static nd_status read_integer(hid_t file, const char *path, const char *name, int64_t *value)
@@ -102,9 +104,9 @@ static nd_status read_attributes(hid_t file, nd_shard *shard)
                        "vocabulary and no negative number",
                        shard->path, (long long)shard->vocab_size, (long long)shard->n_tokens,
                        (long long)shard->n_bytes);
-    return ND_CHECK(strlen(shard->tokenizer_sha256) == ND_SHA256_HEX_SIZE - 1, ND_EDATA,
-                    "%s: tokenizer_sha256 is '%s'; expected 64 hex digits", shard->path,
-                    shard->tokenizer_sha256);
+    return ND_CHECK(strspn(shard->tokenizer_sha256, "0123456789abcdef") == ND_SHA256_HEX_SIZE - 1,
+                    ND_EDATA, "%s: tokenizer_sha256 is '%s'; expected 64 hex digits in lower case",
+                    shard->path, shard->tokenizer_sha256);
 }
 
 /* Checks that chunks can be read without HDF5. */

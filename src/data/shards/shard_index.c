@@ -1,6 +1,8 @@
 #include "data/shards/shard_index.h"
 
-#include <ctype.h>
+#include "data/text/json.h"
+#include "data/tokenizer/utf8.h"
+
 #include <fnmatch.h>
 #include <jansson.h>
 #include <stdbool.h>
@@ -55,8 +57,12 @@ bool nd_shard_index_names(const nd_indexed_shard *shard)
     const size_t split = strlen(shard->split);
     bool valid = nd_shard_name_matches(shard->name, "") && shard->name[split] == '_' &&
                  strncmp(shard->name, shard->split, split) == 0;
-    for (const char *c = shard->name; *c; c++)
-        valid = valid && *c != '/' && !iscntrl((unsigned char)*c);
+    uint32_t code;
+    size_t length;
+    for (const char *c = shard->name; valid && *c; c += length) {
+        length = nd_utf8_decode(c, strlen(c), &code);
+        valid = length > 0 && code != '/' && code >= ' ' && code != 0x7f;
+    }
     return valid;
 }
 
@@ -111,7 +117,8 @@ nd_status nd_shard_index_parse(const void *bytes, size_t size, const char *name,
 {
     json_error_t error;
     *index = (nd_shard_index){0};
-    json_auto_t *root = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
+    json_auto_t *root = NULL;
+    ND_TRY(nd_json_parse(bytes, size, JSON_REJECT_DUPLICATES, name, &root, &error));
     ND_FAIL_IF(!root, ND_EDATA,
                "%s:%d: not JSON, or incomplete: %s; expected the index of shards that "
                "`nanochat_dist pack` writes",

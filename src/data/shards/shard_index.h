@@ -45,8 +45,8 @@ nd_status nd_shard_index_write(nd_shard_index *index, const char *path);
 
 void nd_shard_index_free(nd_shard_index *index);
 
-/* Whether an entry's name begins with its split and has no directory, so that it cannot refer to a
- * file elsewhere. */
+/* Whether an entry's name is UTF-8, begins with its split, and has no control characters and no
+ * directory, so that it cannot refer to a file elsewhere. */
 bool nd_shard_index_names(const nd_indexed_shard *shard);
 
 /* Whether `name` is that of a shard, train_*.h5 or val_*.h5, followed by `suffix`. */

@@ -1,6 +1,7 @@
 #include "core/base/durable_file.h"
 #include "core/base/grow.h"
 #include "data/shards/shard_index.h"
+#include "data/text/json.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -27,8 +28,9 @@ static nd_status check_fits(const nd_shard_index *index, const nd_shard *shard,
                "%s: packed for a vocabulary of %lld; the other shards here for %lld", shard->path,
                (long long)shard->vocab_size, (long long)index->vocab_size);
     return ND_CHECK(nd_shard_index_names(entry), ND_EDATA,
-                    "%s: attribute split is '%s', which is not how its name begins", shard->path,
-                    shard->split);
+                    "%s: expected a name in UTF-8, without control characters, that begins with "
+                    "the file's attribute split, '%s'",
+                    shard->path, shard->split);
 }
 
 nd_status nd_shard_index_add(nd_shard_index *index, const char *path)
@@ -71,8 +73,7 @@ nd_status nd_shard_index_write(nd_shard_index *index, const char *path)
                                   "vocab_size", (json_int_t)index->vocab_size, "tokenizer_sha256",
                                   index->tokenizer_sha256, "shards", list);
     ND_AUTOFREE char *text =
-        root && json_array_size(list) == index->count ? json_dumps(root, JSON_INDENT(1)) : NULL;
-    ND_FAIL_IF(!text, ND_ENOMEM, "%s: a name of its shards is not UTF-8, or there is no memory",
-               path);
+        root && json_array_size(list) == index->count ? nd_json_text(root, JSON_INDENT(1)) : NULL;
+    ND_FAIL_IF(!text, ND_ENOMEM, "%s: no memory for its text", path);
     return nd_durable_write(path, text, strlen(text));
 }

@@ -1,6 +1,7 @@
 #include "data/text/jsonl.h"
 
 #include "core/base/grow.h"
+#include "data/text/json.h"
 
 #include <ctype.h>
 #include <jansson.h>
@@ -75,14 +76,15 @@ static void zero_large_numbers(char *line, size_t bytes)
     }
 }
 
-static json_t *parse(line_reader *l, json_error_t *error)
+static nd_status parse(line_reader *l, json_t **object, json_error_t *error)
 {
     const size_t flags = JSON_ALLOW_NUL | JSON_DECODE_ANY;
-    json_t *object = json_loadb(l->line, l->bytes, flags, error);
-    if (object || json_error_code(error) != json_error_numeric_overflow)
-        return object;
+    const char *name = nd_text_reader_name(l->reader);
+    ND_TRY(nd_json_parse(l->line, l->bytes, flags, name, object, error));
+    if (*object || json_error_code(error) != json_error_numeric_overflow)
+        return ND_OK;
     zero_large_numbers(l->line, l->bytes);
-    return json_loadb(l->line, l->bytes, flags, error);
+    return nd_json_parse(l->line, l->bytes, flags, name, object, error);
 }
 
 /* The line's document; NULL, with an error raised, when the line is bad. */
@@ -123,7 +125,8 @@ static nd_status visit_line(line_reader *l)
         blank++;
     if (blank == l->bytes)
         return ND_OK;
-    json_auto_t *object = parse(l, &error);
+    json_auto_t *object = NULL;
+    ND_TRY(parse(l, &object, &error));
     const json_t *text = find_document(l, object, &error);
     return text ? l->visit(l->context, l->reader, json_string_value(text), json_string_length(text))
                 : reject_line(l);

@@ -113,7 +113,7 @@ static void forget_added(nd_added_weights *a, const nd_ownership *own)
     }
     a->first = NULL;
     a->count = 0;
-    if (!a->order)
+    if (!a->is || !a->end)
         return;
     memset(a->is, 0, (size_t)own->count * sizeof *a->is);
     memset(a->end, 0, 2 * (size_t)own->ranks * sizeof *a->end);

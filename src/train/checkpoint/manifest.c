@@ -1,5 +1,6 @@
 #include "train/checkpoint/manifest.h"
 
+#include "data/text/json.h"
 #include "train/checkpoint/manifest_identity.h"
 
 #include <jansson.h>
@@ -8,7 +9,7 @@
 
 static nd_status checksum_of(json_t *root, char hex[ND_SHA256_HEX_SIZE])
 {
-    ND_AUTOFREE char *canonical = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
+    ND_AUTOFREE char *canonical = nd_json_text(root, JSON_COMPACT | JSON_SORT_KEYS);
     ND_FAIL_IF(!canonical, ND_ENOMEM, "no memory for the text of a manifest");
     return nd_sha256_hex(canonical, strlen(canonical), hex);
 }
@@ -17,6 +18,15 @@ static nd_status checksum_of(json_t *root, char hex[ND_SHA256_HEX_SIZE])
 static const char *checksum_name(const nd_checkpoint_tensor *t)
 {
     return strlen(t->checksum) < ND_GMAC_HEX_SIZE ? "gmac" : "sha256";
+}
+
+/* `list`, or NULL if it lacks entries, for which there was no memory. */
+static json_t *complete(json_t *list, int64_t count)
+{
+    if ((int64_t)json_array_size(list) == count)
+        return list;
+    json_decref(list);
+    return NULL;
 }
 
 static json_t *tensors_json(const nd_checkpoint *c)
@@ -28,13 +38,16 @@ static json_t *tensors_json(const nd_checkpoint *c)
             json_pack("{s:s,s:s,s:s,s:s,s:[I,I],s:s}", "name", t->param, "part", t->part, "file",
                       t->file, "dtype", nd_dtype_name(t->dtype), "shape", (json_int_t)t->rows,
                       (json_int_t)t->cols, checksum_name(t), t->checksum);
-        if (t->whole_rows > 0)
+        if (t->whole_rows > 0 &&
             json_object_set_new(entry, "slice",
                                 json_pack("[I,I,I]", (json_int_t)t->from, (json_int_t)t->whole_rows,
-                                          (json_int_t)t->whole_cols));
+                                          (json_int_t)t->whole_cols)) != 0) {
+            json_decref(entry);
+            break;
+        }
         json_array_append_new(list, entry);
     }
-    return list;
+    return complete(list, c->tensor_count);
 }
 
 static json_t *files_json(const nd_checkpoint *c)
@@ -44,24 +57,25 @@ static json_t *files_json(const nd_checkpoint *c)
         json_array_append_new(list, json_pack("{s:s,s:I,s:s}", "name", c->files[i].name, "bytes",
                                               (json_int_t)c->files[i].bytes, "sha256",
                                               c->files[i].sha256));
-    return list;
+    return complete(list, c->file_count);
 }
 
 /* Losses as text: exact, and unchanged by other programs that rewrite JSON. */
-static void add_health(json_t *root, const nd_health *h)
+static bool add_health(json_t *root, const nd_health *h)
 {
     char text[32];
     if (h->skipped == 0 && h->recent_count == 0)
-        return;
+        return true;
     json_t *recent = json_array();
     for (int64_t i = 0; i < h->recent_count; i++) {
         snprintf(text, sizeof text, "%.17g", h->recent[i]);
         json_array_append_new(recent, json_string(text));
     }
-    json_object_set_new(root, "health",
-                        json_pack("{s:I,s:I,s:I,s:o}", "skipped", (json_int_t)h->skipped,
-                                  "consecutive", (json_int_t)h->consecutive_skips, "rollbacks",
-                                  (json_int_t)h->rollbacks, "recent_losses", recent));
+    return json_object_set_new(root, "health",
+                               json_pack("{s:I,s:I,s:I,s:o}", "skipped", (json_int_t)h->skipped,
+                                         "consecutive", (json_int_t)h->consecutive_skips,
+                                         "rollbacks", (json_int_t)h->rollbacks, "recent_losses",
+                                         complete(recent, h->recent_count))) == 0;
 }
 
 nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
@@ -72,16 +86,17 @@ nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
         "step", (json_int_t)c->step, "tokens", (json_int_t)c->tokens, "restarts",
         (json_int_t)c->restarts, "next_sample", (json_int_t)c->next_sample, "state_sha256",
         c->state_sha256, "tensors", tensors_json(c), "files", files_json(c));
-    ND_FAIL_IF(!root, ND_ENOMEM, "no memory for a manifest");
-    add_health(root, &c->health);
-    nd_manifest_add_identity(root, &c->identity);
-    if (c->data_start > 0)
-        json_object_set_new(root, "data_start", json_integer(c->data_start));
-    if (c->approximate[0])
-        json_object_set_new(root, "approximate", json_string(c->approximate));
+    const bool whole =
+        root && add_health(root, &c->health) && nd_manifest_add_identity(root, &c->identity) &&
+        (c->data_start == 0 ||
+         json_object_set_new(root, "data_start", json_integer(c->data_start)) == 0) &&
+        (!c->approximate[0] ||
+         json_object_set_new(root, "approximate", json_string(c->approximate)) == 0);
+    ND_FAIL_IF(!whole, ND_ENOMEM, "no memory for a manifest");
     ND_TRY(checksum_of(root, checksum));
-    json_object_set_new(root, "checksum", json_string(checksum));
-    *text = json_dumps(root, JSON_INDENT(1));
+    *text = json_object_set_new(root, "checksum", json_string(checksum)) == 0
+                ? nd_json_text(root, JSON_INDENT(1))
+                : NULL;
     return ND_CHECK(*text, ND_ENOMEM, "no memory for the text of a manifest");
 }
 
@@ -232,11 +247,9 @@ static nd_status check_counts(const nd_checkpoint *c, const char *path)
                     (long long)c->data_start, (long long)c->next_sample);
 }
 
-nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_checkpoint *c)
+static nd_status parse_root(json_t *root, const char *path, nd_checkpoint *c)
 {
     json_error_t error;
-    json_auto_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    ND_FAIL_IF(!root, ND_ECHECKPOINT, "%s:%d: not JSON: %s", path, error.line, error.text);
     int version = 0;
     json_int_t step, tokens, restarts, next_sample;
     const char *state, *approximate;
@@ -262,4 +275,13 @@ nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_
     approximate = json_string_value(json_object_get(root, "approximate"));
     snprintf(c->approximate, sizeof c->approximate, "%s", approximate ? approximate : "");
     return parse_lists(tensors, files, path, c);
+}
+
+nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_checkpoint *c)
+{
+    json_error_t error;
+    json_auto_t *root = NULL;
+    ND_TRY(nd_json_parse(text, size, JSON_REJECT_DUPLICATES, path, &root, &error));
+    ND_FAIL_IF(!root, ND_ECHECKPOINT, "%s:%d: not JSON: %s", path, error.line, error.text);
+    return nd_json_status(parse_root(root, path, c), path);
 }

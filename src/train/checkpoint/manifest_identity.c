@@ -20,26 +20,28 @@ static const text_key text_keys[] = {
     KEY("libraries", libraries)};
 enum { TEXT_KEYS = sizeof text_keys / sizeof *text_keys };
 
-/* One string per line, for comparison by people. */
+/* One string per line, for comparison by people. NULL without memory. */
 static json_t *lines_json(const char *text)
 {
     json_t *lines = json_array();
     for (size_t length; *text; text += length + (text[length] == '\n')) {
         length = strcspn(text, "\n");
-        json_array_append_new(lines, json_stringn(text, length));
+        if (json_array_append_new(lines, json_stringn(text, length)) != 0) {
+            json_decref(lines);
+            return NULL;
+        }
     }
     return lines;
 }
 
-void nd_manifest_add_identity(json_t *root, const nd_identity *identity)
+bool nd_manifest_add_identity(json_t *root, const nd_identity *identity)
 {
     for (int i = 0; i < TEXT_KEYS; i++) {
         const char *text = (const char *)identity + text_keys[i].offset;
-        if (text[0])
-            json_object_set_new(root, text_keys[i].name, json_string(text));
+        if (text[0] && json_object_set_new(root, text_keys[i].name, json_string(text)) != 0)
+            return false;
     }
-    if (identity->data)
-        json_object_set_new(root, "data", lines_json(identity->data));
+    return !identity->data || json_object_set_new(root, "data", lines_json(identity->data)) == 0;
 }
 
 static nd_status parse_lines(const json_t *lines, const char *path, char **text)

@@ -5,7 +5,8 @@
 
 #include <jansson.h>
 
-void nd_manifest_add_identity(json_t *root, const nd_identity *identity);
+/* Returns false when there is no memory. */
+bool nd_manifest_add_identity(json_t *root, const nd_identity *identity);
 
 /* Missing keys, as in checkpoints of older versions, leave their fields empty. Errors:
  * ND_ECHECKPOINT naming `path` and the malformed key. */

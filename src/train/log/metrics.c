@@ -3,6 +3,7 @@
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "core/model/mtp.h"
+#include "data/text/json.h"
 #include "train/approximations.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/plan/operations.h"
@@ -36,19 +37,22 @@ static nd_status drop_later_steps(const char *path, int64_t last)
     }
     ND_AUTOFREE char *line = NULL;
     size_t scratch = 0;
-    while (getline(&line, &scratch, in) > 0) {
-        json_auto_t *object = json_loads(line, 0, NULL);
+    nd_status status = ND_OK;
+    while (status == ND_OK && getline(&line, &scratch, in) > 0) {
+        json_auto_t *object = NULL;
+        status = nd_json_parse(line, strlen(line), 0, path, &object, NULL);
         const json_t *step = json_object_get(object, "step");
         line[strcspn(line, "\n")] = '\0'; /* which the last may lack */
         if (json_is_integer(step) && json_integer_value(step) <= last)
             fprintf(out, "%s\n", line);
     }
-    const bool failed = ferror(in) != 0 || ferror(out) != 0;
+    const bool failed = status == ND_OK && (!feof(in) || ferror(out) != 0);
     fclose(in);
-    if (fclose(out) != 0 || failed) {
-        const int reason = errno;
+    if (fclose(out) != 0 || failed)
+        status = ND_FAIL(ND_EIO, "cannot replace %s: %s", path, strerror(errno));
+    if (status != ND_OK) {
         unlink(temporary);
-        return ND_FAIL(ND_EIO, "cannot replace %s: %s", path, strerror(reason));
+        return status;
     }
     return nd_durable_rename(temporary, path);
 }
@@ -98,29 +102,37 @@ void nd_metrics_close(nd_metrics *metrics)
     memset(metrics, 0, sizeof *metrics);
 }
 
+/* Adds a value; without memory *object becomes NULL and stays so. */
+static void put(json_t **object, const char *key, json_t *value)
+{
+    if (json_object_set_new(*object, key, value) == 0)
+        return;
+    json_decref(*object);
+    *object = NULL;
+}
+
 static json_t *memory_json(const nd_run *run)
 {
     json_t *mem = json_object();
     const size_t workspace = run->backend->ops.workspace_bytes(run->backend);
     const size_t loader = nd_loader_bytes(run->data.loader);
     for (int i = 0; i < ND_MEMORY_COUNT; i++)
-        json_object_set_new(mem, nd_memory_category_name((nd_memory_category)i),
-                            json_integer((json_int_t)run->arenas[i].size));
-    json_object_set_new(mem, "workspace", json_integer((json_int_t)workspace));
-    json_object_set_new(mem, "loader", json_integer((json_int_t)loader));
+        put(&mem, nd_memory_category_name((nd_memory_category)i),
+            json_integer((json_int_t)run->arenas[i].size));
+    put(&mem, "workspace", json_integer((json_int_t)workspace));
+    put(&mem, "loader", json_integer((json_int_t)loader));
     if (run->saving.copy)
-        json_object_set_new(mem, "saved_copy", json_integer((json_int_t)run->saving.copy_bytes));
-    json_object_set_new(
-        mem, "program",
+        put(&mem, "saved_copy", json_integer((json_int_t)run->saving.copy_bytes));
+    put(&mem, "program",
         json_integer((json_int_t)nd_memory_program(workspace + loader + run->saving.copy_bytes)));
-    json_object_set_new(mem, "rss", json_integer((json_int_t)nd_memory_resident()));
-    json_object_set_new(mem, "peak", json_integer((json_int_t)nd_memory_resident_peak()));
+    put(&mem, "rss", json_integer((json_int_t)nd_memory_resident()));
+    put(&mem, "peak", json_integer((json_int_t)nd_memory_resident_peak()));
     return mem;
 }
 
 /* Bytes of optimizer state of the ternary matrices this rank owns, in memory, and the number of
  * their weights: with projectors, without scratch. */
-static void add_matrix_state(json_t *object, nd_run *whole)
+static void add_matrix_state(json_t **object, nd_run *whole)
 {
     const nd_run *run = nd_run_worker(whole, 0);
     const nd_params *params = &run->model->params;
@@ -136,8 +148,8 @@ static void add_matrix_state(json_t *object, nd_run *whole)
         for (int s = 0; s < count; s++)
             bytes += nd_view_bytes(nd_as_const(states[s].view));
     }
-    json_object_set_new(object, "matrix_state_bytes", json_integer((json_int_t)bytes));
-    json_object_set_new(object, "matrix_weights", json_integer(weights));
+    put(object, "matrix_state_bytes", json_integer((json_int_t)bytes));
+    put(object, "matrix_weights", json_integer(weights));
 }
 
 /* null if a skipped step has no value */
@@ -196,7 +208,7 @@ static nd_status write_line(nd_metrics *metrics, const nd_run *run, const json_t
     path_of(run, path);
     if (metrics->jsonl < 0)
         ND_TRY(open_jsonl(run, metrics));
-    ND_AUTOFREE char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    ND_AUTOFREE char *text = nd_json_text(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
     ND_FAIL_IF(!text, ND_ENOMEM, "no memory for a line of %s", path);
     const size_t length = strlen(text);
     text[length] = '\n'; /* replaces the NUL */
@@ -222,36 +234,35 @@ static json_t *phases_json(const nd_times_summary *times)
     json_t *object = json_object();
     for (int p = 0; p < ND_PHASE_COUNT; p++) {
         const nd_phase_range *range = &times->phases[p];
-        json_object_set_new(object, nd_phase_name(p),
-                            json_pack("{s:f,s:f,s:f,s:i}", "min", range->min, "median",
-                                      range->median, "max", range->max, "rank", range->rank));
+        put(&object, nd_phase_name(p),
+            json_pack("{s:f,s:f,s:f,s:i}", "min", range->min, "median", range->median, "max",
+                      range->max, "rank", range->rank));
     }
     return object;
 }
 
 /* What readers would otherwise have to derive from the run's configuration and log. */
-static void add_run(json_t *object, const nd_run *run, const nd_step_result *step,
+static void add_run(json_t **object, const nd_run *run, const nd_step_result *step,
                     int64_t last_step)
 {
     const nd_params *params = &run->model->params;
     char approximate[128];
-    json_object_set_new(object, "ranks", json_integer(run->comm->size));
-    json_object_set_new(object, "last_step", json_integer(last_step));
-    json_object_set_new(object, "parameters", json_integer(nd_params_total(params)));
-    json_object_set_new(object, "ternary_parameters", json_integer(nd_params_ternary(params)));
+    put(object, "ranks", json_integer(run->comm->size));
+    put(object, "last_step", json_integer(last_step));
+    put(object, "parameters", json_integer(nd_params_total(params)));
+    put(object, "ternary_parameters", json_integer(nd_params_ternary(params)));
     nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
     if (approximate[0])
-        json_object_set_new(object, "approximate", json_string(approximate));
-    json_object_set_new(object, "phases_ms", phases_json(&step->times));
+        put(object, "approximate", json_string(approximate));
+    put(object, "phases_ms", phases_json(&step->times));
     if (step->round_ended)
-        json_object_set_new(object, "round_ended", json_true());
+        put(object, "round_ended", json_true());
     if (step->stop_requested)
-        json_object_set_new(object, "stop_requested", json_true());
+        put(object, "stop_requested", json_true());
 }
 
-nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_result *step,
-                           const nd_evaluation *evaluation, double tokens_per_second,
-                           int64_t last_step)
+void nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_result *step,
+                      const nd_evaluation *evaluation, double tokens_per_second, int64_t last_step)
 {
     const double flops =
         tokens_per_second * nd_model_operations(run->model->config,
@@ -268,18 +279,17 @@ nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_resul
         (json_int_t)step->comm_bytes, "kept_fraction", step->kept_fraction, "mfu",
         peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run), "restarts",
         (json_int_t)run->position.restarts, "skipped", (json_int_t)run->health.skipped);
-    ND_FAIL_IF(!o, ND_ENUMERIC, "step %lld: a metric is not finite", (long long)run->position.step);
-    add_matrix_state(o, run);
-    add_run(o, run, step, last_step);
-    json_object_set_new(o, "run_id", json_string(run->identity.run_id));
-    json_object_set_new(o, "config_sha256", json_string(run->identity.config_sha256));
-    json_object_set_new(o, "data_sha256", json_string(run->identity.data_sha256));
+    add_matrix_state(&o, run);
+    add_run(&o, run, step, last_step);
+    put(&o, "run_id", json_string(run->identity.run_id));
+    put(&o, "config_sha256", json_string(run->identity.config_sha256));
+    put(&o, "data_sha256", json_string(run->identity.data_sha256));
     if (evaluation) {
-        json_object_set_new(o, "val_loss", json_real(evaluation->loss));
-        json_object_set_new(o, "val_bpb", json_real(evaluation->bits_per_byte));
+        put(&o, "val_loss", number(evaluation->loss));
+        put(&o, "val_bpb", number(evaluation->bits_per_byte));
     }
-    nd_status status = write_line(metrics, run, o);
+    nd_status status =
+        o ? write_line(metrics, run, o) : ND_FAIL(ND_ENOMEM, "no memory for a line of metrics");
     ND_IF_OK(write_tensorboard(metrics, run, step, evaluation, tokens_per_second));
     note_missing(metrics, run, status);
-    return ND_OK;
 }

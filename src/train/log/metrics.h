@@ -21,8 +21,6 @@ void nd_metrics_open(nd_run *run, nd_metrics *metrics);
 void nd_metrics_close(nd_metrics *metrics);
 
 /* Writes one object for the step just completed, whole or not at all; `evaluation` is NULL where
- * there was none. A full disk is a warning, and the next step tries again. Errors: ND_ENUMERIC when
- * a metric is not finite. */
-nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_result *step,
-                           const nd_evaluation *evaluation, double tokens_per_second,
-                           int64_t last_step);
+ * there was none. A full disk or memory is a warning, and the next step tries again. */
+void nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_result *step,
+                      const nd_evaluation *evaluation, double tokens_per_second, int64_t last_step);

@@ -13,9 +13,8 @@ static const double mib = 1024.0 * 1024.0;
 nd_status nd_snapshots_create(nd_run *run)
 {
     const nd_comm *comm = run->comm;
-    nd_snapshots *s = calloc(1, sizeof *s);
+    nd_snapshots *s = run->saving.snapshots = calloc(1, sizeof *s);
     ND_TRY(nd_comm_agree(run->comm, ND_CHECK(s, ND_ENOMEM, "no memory for snapshots")));
-    run->saving.snapshots = s;
     s->whole = s->spare = -1;
     ND_TRY(nd_comm_agree(run->comm, nd_snapshot_root(&run->config, s->root)));
     ND_TRY(nd_hosts_find(run->comm, (nd_snapshot_buddy_choice)run->config.logging.snapshot_buddy,
