@@ -8,8 +8,8 @@
 TestSuite(short_memory, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 /* Runs `command`, which leaves `out`, with allocation 1, 1 + stride, ... and each of the last 60
- * failing. What `outcome`
- * then prints of `out`, if the command ends with 0, are lines that it prints when none fails. */
+ * failing. What `outcome` then prints of `out`, if the command ends with 0, are lines that it
+ * prints when none fails. */
 static void check(const char *setup, const char *command, const char *outcome, int stride)
 {
     static char script[8192], output[65536];
