@@ -151,17 +151,15 @@ static nd_status check_unlisted(void *context, const char *name)
 
 nd_status nd_data_directory_open(const char *path, nd_data_directory *directory)
 {
-    nd_status status = ND_OK;
     *directory = (nd_data_directory){.path = strdup(path)};
     ND_FAIL_IF(!directory->path, ND_ENOMEM, "%s: no memory for its name", path);
-    ND_TRY_GOTO(read_index(directory), failed);
-    for (size_t i = 0; i < directory->index.count; i++)
-        ND_TRY_GOTO(check_file(directory, i), failed);
+    nd_status status = read_index(directory);
+    for (size_t i = 0; status == ND_OK && i < directory->index.count; i++)
+        status = check_file(directory, i);
     if (!directory->staged) /* otherwise old shards may still be there */
-        ND_TRY_GOTO(nd_data_directory_list(path, check_unlisted, directory), failed);
-    return ND_OK;
-failed:
-    nd_data_directory_close(directory);
+        ND_IF_OK(nd_data_directory_list(path, check_unlisted, directory));
+    if (status != ND_OK)
+        nd_data_directory_close(directory);
     return status;
 }
 

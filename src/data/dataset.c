@@ -106,19 +106,14 @@ static nd_status open_shards(const nd_dataset_options *options, nd_dataset *d)
 
 nd_status nd_dataset_open(const nd_dataset_options *options, nd_dataset **dataset)
 {
-    nd_status status;
     *dataset = NULL;
     ND_FAIL_IF(options->seq_length < 1, ND_ECONFIG, "seq_length is %lld; expected 1 or more",
                (long long)options->seq_length);
     nd_dataset *d = calloc(1, sizeof *d);
     ND_FAIL_IF(!d, ND_ENOMEM, "no memory for a dataset");
     d->seq_length = options->seq_length;
-    ND_TRY_GOTO(options->synthetic ? open_synthetic(options, d) : open_shards(options, d), failed);
-    *dataset = d;
-    return ND_OK;
-failed:
-    nd_dataset_close(d);
-    return status;
+    ND_RETURN_MADE(options->synthetic ? open_synthetic(options, d) : open_shards(options, d), d,
+                   nd_dataset_close, dataset);
 }
 
 void nd_dataset_close(nd_dataset *dataset)

@@ -144,7 +144,6 @@ static int slots_needed(const nd_loader_options *options)
 
 nd_status nd_loader_open(const nd_loader_options *options, nd_loader **loader)
 {
-    nd_status status;
     *loader = NULL;
     ND_TRY(check_options(options));
     nd_loader *l = calloc(1, sizeof *l);
@@ -157,14 +156,10 @@ nd_status nd_loader_open(const nd_loader_options *options, nd_loader **loader)
     pthread_mutex_init(&l->mutex, NULL);
     pthread_cond_init(&l->work, NULL);
     pthread_cond_init(&l->ready, NULL);
-    ND_TRY_GOTO(allocate(l), failed);
+    nd_status status = allocate(l);
     if (options->async && options->count > 0)
-        ND_TRY_GOTO(start_workers(l), failed);
-    *loader = l;
-    return ND_OK;
-failed:
-    nd_loader_close(l);
-    return status;
+        ND_IF_OK(start_workers(l));
+    ND_RETURN_MADE(status, l, nd_loader_close, loader);
 }
 
 void nd_loader_close(nd_loader *loader)

@@ -6,14 +6,10 @@
 nd_status nd_comm_create(nd_comm **comm)
 {
     char library[128];
-    ND_TRY(nd_launcher_has_mpi() ? nd_comm_create_mpi(comm) : nd_comm_create_solo(comm));
+    nd_comm *made = NULL;
+    ND_TRY(nd_launcher_has_mpi() ? nd_comm_create_mpi(&made) : nd_comm_create_solo(&made));
     nd_comm_library(library, sizeof library);
-    const nd_status status = nd_launcher_check((*comm)->size, library);
-    if (status != ND_OK) {
-        nd_comm_destroy(*comm);
-        *comm = NULL;
-    }
-    return status;
+    ND_RETURN_MADE(nd_launcher_check(made->size, library), made, nd_comm_destroy, comm);
 }
 
 static void destroy_stand_in(nd_comm *comm)

@@ -32,12 +32,7 @@ nd_status nd_out_file_create(const char *path, nd_out_file **out)
     f->written = 0;
     f->buffered = 0;
     strcpy(f->path, path);
-    if (nd_temporary_create(path, f->temporary, &f->file) != ND_OK) {
-        free(f);
-        return ND_EIO;
-    }
-    *out = f;
-    return ND_OK;
+    ND_RETURN_MADE(nd_temporary_create(path, f->temporary, &f->file), f, free, out);
 }
 
 static nd_status flush(nd_out_file *f)

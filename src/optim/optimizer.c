@@ -25,11 +25,11 @@ struct nd_optimizer {
     const nd_params *params;
     nd_backend *backend;
     nd_schedule schedule;
-    param_state *states;
     nd_projectors *projectors;
     nd_muon_scratch scratch;
-    nd_view lifted;  /* compute type: the largest projected update, lifted to full size */
-    nd_view reduced; /* f32: R of a gradient that is not projected yet */
+    nd_view lifted;       /* compute type: the largest projected update, lifted to full size */
+    nd_view reduced;      /* f32: R of a gradient that is not projected yet */
+    param_state states[]; /* [params] */
 };
 
 static bool uses_muon(const nd_config *config, const nd_param *param)
@@ -40,17 +40,11 @@ static bool uses_muon(const nd_config *config, const nd_param *param)
 nd_status nd_optimizer_create(const nd_config *config, const nd_params *params, const bool *owned,
                               nd_backend *backend, nd_optimizer **optimizer)
 {
-    nd_optimizer *o = calloc(1, sizeof *o);
-    param_state *states = calloc((size_t)params->count, sizeof *states);
-    if (!o || !states) {
-        free(o);
-        free(states);
-        return ND_FAIL(ND_ENOMEM, "no memory for the optimizer's table");
-    }
+    nd_optimizer *o = calloc(1, sizeof *o + (size_t)params->count * sizeof *o->states);
+    ND_FAIL_IF(!o, ND_ENOMEM, "no memory for the optimizer's table");
     o->config = config;
     o->params = params;
     o->backend = backend;
-    o->states = states;
     o->schedule = (nd_schedule){
         .type = (nd_schedule_type)config->training.schedule_type,
         .total_steps = config->training.total_steps,
@@ -59,18 +53,12 @@ nd_status nd_optimizer_create(const nd_config *config, const nd_params *params, 
         .min_lr_ratio = config->training.min_lr_ratio,
     };
     const nd_status status = nd_projectors_create(config, params, backend, &o->projectors);
-    if (status != ND_OK) {
-        nd_optimizer_destroy(o);
-        return status;
-    }
-    for (int64_t i = 0; i < params->count; i++) {
-        states[i].owned = owned[i];
-        states[i].rows = params->list[i].rows;
-        states[i].muon = uses_muon(config, &params->list[i]);
-        states[i].galore = nd_projectors_shape(o->projectors, i);
-    }
-    *optimizer = o;
-    return ND_OK;
+    for (int64_t i = 0; status == ND_OK && i < params->count; i++)
+        o->states[i] = (param_state){.owned = owned[i],
+                                     .rows = params->list[i].rows,
+                                     .muon = uses_muon(config, &params->list[i]),
+                                     .galore = nd_projectors_shape(o->projectors, i)};
+    ND_RETURN_MADE(status, o, nd_optimizer_destroy, optimizer);
 }
 
 void nd_optimizer_destroy(nd_optimizer *o)
@@ -79,7 +67,6 @@ void nd_optimizer_destroy(nd_optimizer *o)
         return;
     nd_projectors_destroy(o->projectors);
     free(o->scratch.state.host);
-    free(o->states);
     free(o);
 }
 
@@ -419,14 +406,12 @@ static nd_status move_state(nd_optimizer *o, const nd_galore *g, const nd_state 
 static nd_status square(nd_backend *b, nd_view c)
 {
     const size_t bytes = nd_view_bytes(nd_as_const(c));
-    float *host = malloc(bytes);
+    ND_AUTOFREE float *host = malloc(bytes);
     ND_FAIL_IF(!host, ND_ENOMEM, "no memory for a rotation of %zu bytes", bytes);
-    nd_status status = b->ops.download(b, host, c.data, bytes);
-    for (int64_t i = 0; status == ND_OK && i < c.rows * c.cols; i++)
+    ND_TRY(b->ops.download(b, host, c.data, bytes));
+    for (int64_t i = 0; i < c.rows * c.cols; i++)
         host[i] *= host[i];
-    ND_IF_OK(b->ops.upload(b, c.data, host, bytes));
-    free(host);
-    return status;
+    return b->ops.upload(b, c.data, host, bytes);
 }
 
 nd_status nd_optimizer_replace_subspace(nd_optimizer *o, int64_t index, int64_t step, nd_cview y)

@@ -16,14 +16,14 @@ struct nd_projectors {
     const nd_config *config;
     const nd_params *params;
     nd_backend *backend;
-    projector *list; /* [params.count] */
-    int64_t count;   /* of projected parameters */
-    nd_view loaded;  /* f32 [rank, small] of the largest */
-    nd_view next;    /* f32, like `loaded` */
-    nd_view omega;   /* f32 [per_step, sketch x large]: of the matrices due in a step */
+    int64_t count;  /* of projected parameters */
+    nd_view loaded; /* f32 [rank, small] of the largest */
+    nd_view next;   /* f32, like `loaded` */
+    nd_view omega;  /* f32 [per_step, sketch x large]: of the matrices due in a step */
     nd_view rotation;
     nd_galore_scratch scratch;
-    int64_t *omega_step; /* [per_step] the step of each row of omega; -1: none */
+    int64_t *omega_step; /* [per_step] the step of each row of omega; INT64_MIN: none */
+    projector list[];    /* [params.count] */
 };
 
 bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galore *g)
@@ -42,27 +42,22 @@ bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galo
 nd_status nd_projectors_create(const nd_config *config, const nd_params *params,
                                nd_backend *backend, nd_projectors **projectors)
 {
-    nd_projectors *p = calloc(1, sizeof *p);
-    projector *list = calloc((size_t)params->count, sizeof *list);
-    if (!p || !list) {
-        free(p);
-        free(list);
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of projectors");
-    }
-    *p = (nd_projectors){.config = config, .params = params, .backend = backend, .list = list};
+    nd_projectors *p = calloc(1, sizeof *p + (size_t)params->count * sizeof *p->list);
+    ND_FAIL_IF(!p, ND_ENOMEM, "no memory for the table of projectors");
+    *p = (nd_projectors){.config = config, .params = params, .backend = backend};
     for (int64_t i = 0; i < params->count; i++) {
-        list[i].used = nd_projectors_apply(config, &params->list[i], &list[i].shape);
-        if (list[i].used)
-            list[i].order = p->count++;
+        projector *one = &p->list[i];
+        one->used = nd_projectors_apply(config, &params->list[i], &one->shape);
+        if (one->used)
+            one->order = p->count++;
     }
-    *projectors = p;
     const int64_t per_step = nd_projectors_per_step(p);
     p->omega_step = malloc((size_t)(per_step + 1) * sizeof *p->omega_step);
-    ND_FAIL_IF(!p->omega_step, ND_ENOMEM, "no memory for the steps of %lld sketches",
-               (long long)per_step);
-    for (int64_t i = 0; i < per_step; i++)
+    for (int64_t i = 0; p->omega_step && i < per_step; i++)
         p->omega_step[i] = INT64_MIN;
-    return ND_OK;
+    ND_RETURN_MADE(ND_CHECK(p->omega_step, ND_ENOMEM, "no memory for the steps of %lld sketches",
+                            (long long)per_step),
+                   p, nd_projectors_destroy, projectors);
 }
 
 void nd_projectors_destroy(nd_projectors *p)
@@ -73,7 +68,6 @@ void nd_projectors_destroy(nd_projectors *p)
     free(p->scratch.host_integers);
     free(p->scratch.drawn);
     free(p->omega_step);
-    free(p->list);
     free(p);
 }
 

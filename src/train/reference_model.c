@@ -74,12 +74,7 @@ nd_status nd_reference_model_open(const nd_config *config, nd_comm *comm, const 
     ND_FAIL_IF(!r, ND_ENOMEM, "no memory for a reference model");
     nd_status status = nd_load_model(&options, comm, &r->loaded);
     ND_IF_OK(prepare(r, config, data));
-    if (status != ND_OK) {
-        nd_reference_model_close(r);
-        return status;
-    }
-    *reference = r;
-    return ND_OK;
+    ND_RETURN_MADE(status, r, nd_reference_model_close, reference);
 }
 
 void nd_reference_model_close(nd_reference_model *r)

@@ -97,6 +97,18 @@ typedef struct nd_error {
             nd_error_add_trace(__FILE__, __LINE__, #expression);                                   \
     } while (0)
 
+/* Ends a function that makes an object: returns `status`, and gives the object to the caller if
+ * that is ND_OK, else destroys it. */
+#define ND_RETURN_MADE(status, made, destroy, out)                                                 \
+    do {                                                                                           \
+        const nd_status nd_made_status_ = (status);                                                \
+        if (nd_made_status_ == ND_OK)                                                              \
+            *(out) = (made);                                                                       \
+        else                                                                                       \
+            destroy(made);                                                                         \
+        return nd_made_status_;                                                                    \
+    } while (0)
+
 /* Before an initialized local that owns something: `release` gets its address when its scope ends,
  * on whichever path. */
 #define ND_CLEANUP(release) __attribute__((cleanup(release)))

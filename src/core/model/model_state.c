@@ -10,7 +10,6 @@ int nd_model_predicted(const nd_model_config *config)
 
 nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model)
 {
-    nd_status status = ND_OK;
     nd_model *m = calloc(1, sizeof *m);
     ND_FAIL_IF(!m, ND_ENOMEM, "no memory for the model's tables");
     m->config = *config;
@@ -18,22 +17,18 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
     m->backend = backend;
     m->filtering = config->collider;
     m->tokens = config->micro_batch * config->seq_length;
-    ND_TRY_GOTO(nd_params_create(config, &m->params), fail);
+    nd_status status = nd_params_create(config, &m->params);
     m->weights = calloc((size_t)m->params.count, sizeof *m->weights);
     m->layers = calloc((size_t)config->num_layers, sizeof *m->layers);
     const int64_t targets = m->tokens * nd_model_predicted(config);
     m->host_inputs = calloc((size_t)m->tokens, sizeof *m->host_inputs);
     m->host_targets = calloc((size_t)targets, sizeof *m->host_targets);
-    ND_FAIL_GOTO(!m->weights || !m->layers || !m->host_inputs || !m->host_targets, fail, ND_ENOMEM,
-                 "no memory for the tables of %lld layers", (long long)config->num_layers);
+    ND_IF_OK(ND_CHECK(m->weights && m->layers && m->host_inputs && m->host_targets, ND_ENOMEM,
+                      "no memory for the tables of %lld layers", (long long)config->num_layers));
     if (config->collider)
-        ND_TRY_GOTO(nd_collider_create(&m->collider, config->collider_params, m->tokens), fail);
-    ND_TRY_GOTO(nd_mtp_create(&m->mtp, config, m->tokens), fail);
-    *model = m;
-    return ND_OK;
-fail:
-    nd_model_destroy(m);
-    return status;
+        ND_IF_OK(nd_collider_create(&m->collider, config->collider_params, m->tokens));
+    ND_IF_OK(nd_mtp_create(&m->mtp, config, m->tokens));
+    ND_RETURN_MADE(status, m, nd_model_destroy, model);
 }
 
 void nd_model_destroy(nd_model *m)

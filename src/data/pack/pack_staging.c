@@ -85,21 +85,18 @@ nd_status nd_pack_staging_open(const char *out, nd_pack_staging *staging)
 {
     char index[PATH_MAX];
     bool complete;
-    nd_status status = ND_OK;
     *staging = (nd_pack_staging){.out = out, .lock = -1};
     ND_TRY(nd_data_path(out, "", ND_PACK_STAGING, staging->path));
     ND_TRY(nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, index));
     ND_TRY(nd_directory_create(out));
-    ND_TRY_GOTO(take_lock(staging), failed);
-    ND_TRY_GOTO(nd_data_exists(index, &complete), failed);
-    if (complete)
-        ND_TRY_GOTO(nd_pack_staging_publish(staging), failed);
-    ND_TRY_GOTO(nd_data_directory_list(staging->path, remove_unfinished, staging), failed);
-    return ND_OK;
-failed:
-    if (staging->lock >= 0)
+    nd_status status = take_lock(staging);
+    ND_IF_OK(nd_data_exists(index, &complete));
+    ND_IF_OK(complete ? nd_pack_staging_publish(staging) : ND_OK);
+    ND_IF_OK(nd_data_directory_list(staging->path, remove_unfinished, staging));
+    if (status != ND_OK && staging->lock >= 0) {
         close(staging->lock);
-    staging->lock = -1;
+        staging->lock = -1;
+    }
     return status;
 }
 

@@ -16,31 +16,25 @@ typedef struct entry {
 
 struct nd_open_shards {
     const nd_shard *shards;
-    entry *entries; /* [count]; the mutex guards this and what follows */
+    pthread_mutex_t mutex; /* guards what follows */
     int count, open, limit;
     uint64_t clock;
-    pthread_mutex_t mutex;
+    entry entries[]; /* [count] */
 };
 
 nd_status nd_open_shards_create(const nd_shard *shards, int count, nd_open_shards **open)
 {
     struct rlimit files;
     *open = NULL;
-    nd_open_shards *o = calloc(1, sizeof *o);
-    entry *entries = calloc((size_t)count, sizeof *entries);
-    if (!o || !entries) {
-        free(o);
-        free(entries);
-        return ND_FAIL(ND_ENOMEM, "no memory for a table of %d shards", count);
-    }
+    nd_open_shards *o = calloc(1, sizeof *o + (size_t)count * sizeof *o->entries);
+    ND_FAIL_IF(!o, ND_ENOMEM, "no memory for a table of %d shards", count);
     const rlim_t share =
         getrlimit(RLIMIT_NOFILE, &files) == 0 ? files.rlim_cur / OPEN_SHARE : OPEN_MIN;
     o->limit = share < OPEN_MIN ? OPEN_MIN : share > OPEN_MAX ? OPEN_MAX : (int)share;
     o->shards = shards;
-    o->entries = entries;
     o->count = count;
     for (int i = 0; i < count; i++)
-        entries[i].fd = -1;
+        o->entries[i].fd = -1;
     pthread_mutex_init(&o->mutex, NULL);
     *open = o;
     return ND_OK;
@@ -54,7 +48,6 @@ void nd_open_shards_close(nd_open_shards *open)
         if (open->entries[i].fd >= 0)
             close(open->entries[i].fd);
     pthread_mutex_destroy(&open->mutex);
-    free(open->entries);
     free(open);
 }
 

@@ -81,42 +81,38 @@ static nd_status add_offset(nd_shard_writer *w, int64_t offset)
     return c->held == c->chunk ? column_flush(w, c) : ND_OK;
 }
 
+/* In the newest file format, whose metadata has checksums; without time stamps. */
+static nd_status create_file(nd_shard_writer *w, const char *path)
+{
+    ND_HDF5_HANDLE creation = H5Pcreate(H5P_FILE_CREATE);
+    H5Pset_obj_track_times(creation, false);
+    ND_FAIL_IF((size_t)snprintf(w->path, sizeof w->path, "%s", path) >= sizeof w->path - 8, ND_EIO,
+               "%s: this path is too long", path);
+    memcpy(w->temporary, w->path, sizeof w->path);
+    strcat(w->temporary, ND_TEMPORARY_SUFFIX);
+    w->file = H5Fcreate(w->temporary, H5F_ACC_TRUNC, creation, nd_hdf5_access(true));
+    ND_FAIL_IF(w->file < 0, ND_EIO, "%s: cannot create this file: %s", path, nd_hdf5_reason());
+    const bool narrow = w->vocab_size <= ND_SHARD_UINT16_VOCAB;
+    ND_TRY(column_open(w, &w->tokens, ND_SHARD_TOKENS, narrow ? H5T_STD_U16LE : H5T_STD_U32LE,
+                       narrow ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32, ND_SHARD_CHUNK_TOKENS));
+    ND_TRY(column_open(w, &w->offsets, ND_SHARD_DOC_OFFSETS, H5T_STD_U64LE, H5T_NATIVE_UINT64,
+                       OFFSETS_CHUNK));
+    return add_offset(w, 0);
+}
+
 nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char *tokenizer_sha256,
                                const char *split, nd_shard_writer **writer)
 {
     ND_HDF5_LOCKED();
-    nd_status status;
     *writer = NULL;
     nd_hdf5_start();
-    /* The newest file format, whose metadata has checksums; without time stamps. */
-    ND_HDF5_HANDLE creation = H5Pcreate(H5P_FILE_CREATE);
-    H5Pset_obj_track_times(creation, false);
     nd_shard_writer *w = calloc(1, sizeof *w);
     ND_FAIL_IF(!w, ND_ENOMEM, "%s: no memory for a shard", path);
     w->tokens.dataset = w->offsets.dataset = w->file = H5I_INVALID_HID;
     w->vocab_size = vocab_size;
     snprintf(w->tokenizer_sha256, sizeof w->tokenizer_sha256, "%s", tokenizer_sha256);
     snprintf(w->split, sizeof w->split, "%s", split);
-    ND_FAIL_GOTO((size_t)snprintf(w->path, sizeof w->path, "%s", path) >= sizeof w->path - 8,
-                 failed, ND_EIO, "%s: this path is too long", path);
-    memcpy(w->temporary, w->path, sizeof w->path);
-    strcat(w->temporary, ND_TEMPORARY_SUFFIX);
-    w->file = H5Fcreate(w->temporary, H5F_ACC_TRUNC, creation, nd_hdf5_access(true));
-    ND_FAIL_GOTO(w->file < 0, failed, ND_EIO, "%s: cannot create this file: %s", path,
-                 nd_hdf5_reason());
-    const bool narrow = vocab_size <= ND_SHARD_UINT16_VOCAB;
-    ND_TRY_GOTO(column_open(w, &w->tokens, ND_SHARD_TOKENS, narrow ? H5T_STD_U16LE : H5T_STD_U32LE,
-                            narrow ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32, ND_SHARD_CHUNK_TOKENS),
-                failed);
-    ND_TRY_GOTO(column_open(w, &w->offsets, ND_SHARD_DOC_OFFSETS, H5T_STD_U64LE, H5T_NATIVE_UINT64,
-                            OFFSETS_CHUNK),
-                failed);
-    ND_TRY_GOTO(add_offset(w, 0), failed);
-    *writer = w;
-    return ND_OK;
-failed:
-    nd_shard_writer_discard(w);
-    return status;
+    ND_RETURN_MADE(create_file(w, path), w, nd_shard_writer_discard, writer);
 }
 
 nd_status nd_shard_writer_add(nd_shard_writer *writer, const int32_t *ids, size_t count)

@@ -37,20 +37,14 @@ nd_status nd_decompressor_open(const void *first, size_t bytes, const char *name
     if (!zstd && !is_gzip(first, bytes))
         return ND_OK;
     nd_decompressor *d = calloc(1, sizeof *d);
-    bool ok = d != NULL;
-    if (ok) {
-        d->is_zstd = zstd;
-        d->zstd = zstd ? ZSTD_createDCtx() : NULL;
-        ok = zstd ? d->zstd && !ZSTD_isError(ZSTD_DCtx_setParameter(d->zstd, ZSTD_d_windowLogMax,
-                                                                    ZSTD_WINDOW_LOG))
-                  : inflateInit2(&d->gzip, GZIP_WINDOW) == Z_OK;
-    }
-    if (!ok) {
-        nd_decompressor_close(d);
-        return ND_FAIL(ND_ENOMEM, "%s: no memory to decompress it", name);
-    }
-    *decompressor = d;
-    return ND_OK;
+    ND_FAIL_IF(!d, ND_ENOMEM, "%s: no memory to decompress it", name);
+    d->is_zstd = zstd;
+    d->zstd = zstd ? ZSTD_createDCtx() : NULL;
+    const bool ok = zstd ? d->zstd && !ZSTD_isError(ZSTD_DCtx_setParameter(
+                                          d->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG))
+                         : inflateInit2(&d->gzip, GZIP_WINDOW) == Z_OK;
+    ND_RETURN_MADE(ND_CHECK(ok, ND_ENOMEM, "%s: no memory to decompress it", name), d,
+                   nd_decompressor_close, decompressor);
 }
 
 void nd_decompressor_close(nd_decompressor *decompressor)

@@ -87,24 +87,19 @@ static nd_status decode(nd_text_reader *r, void *buffer, size_t size, size_t *go
     return ND_OK;
 }
 
-nd_status nd_text_reader_open(const char *path, nd_text_reader **reader)
+static nd_status open_file(nd_text_reader *r, const char *path)
 {
     const bool standard_input = strcmp(path, "-") == 0;
-    nd_status status;
-    *reader = NULL;
-    nd_text_reader *r = calloc(1, sizeof *r);
-    ND_FAIL_IF(!r, ND_ENOMEM, "%s: no memory to read it", path);
     r->file = standard_input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     r->name = strdup(standard_input ? "(standard input)" : path);
     r->raw = malloc(RAW_BYTES);
     r->head = malloc(ND_TEXT_PEEK_BYTES);
-    ND_FAIL_GOTO(!r->name || !r->raw || !r->head, failed, ND_ENOMEM, "%s: no memory to read it",
-                 path);
-    ND_FAIL_GOTO(r->file < 0 || fstat(r->file, &r->opened) != 0, failed, ND_EDATA,
-                 "%s: cannot open this file: %s", path, strerror(errno));
+    ND_FAIL_IF(!r->name || !r->raw || !r->head, ND_ENOMEM, "%s: no memory to read it", path);
+    ND_FAIL_IF(r->file < 0 || fstat(r->file, &r->opened) != 0, ND_EDATA,
+               "%s: cannot open this file: %s", path, strerror(errno));
     if (S_ISREG(r->opened.st_mode)) /* standard input may start in the middle */
         r->consumed = (int64_t)lseek(r->file, 0, SEEK_CUR);
-    ND_TRY_GOTO(fill(r), failed);
+    ND_TRY(fill(r));
     while (r->raw_bytes < ND_DECOMPRESSOR_MAGIC_BYTES && !r->raw_end) { /* a short read */
         ssize_t more = read(r->file, r->raw + r->raw_bytes, RAW_BYTES - r->raw_bytes);
         if (more <= 0 && !(more < 0 && errno == EINTR))
@@ -112,12 +107,15 @@ nd_status nd_text_reader_open(const char *path, nd_text_reader **reader)
         r->raw_bytes += more > 0 ? (size_t)more : 0;
         r->consumed += more > 0 ? more : 0;
     }
-    ND_TRY_GOTO(nd_decompressor_open(r->raw, r->raw_bytes, r->name, &r->decoder), failed);
-    *reader = r;
-    return ND_OK;
-failed:
-    nd_text_reader_close(r);
-    return status;
+    return nd_decompressor_open(r->raw, r->raw_bytes, r->name, &r->decoder);
+}
+
+nd_status nd_text_reader_open(const char *path, nd_text_reader **reader)
+{
+    *reader = NULL;
+    nd_text_reader *r = calloc(1, sizeof *r);
+    ND_FAIL_IF(!r, ND_ENOMEM, "%s: no memory to read it", path);
+    ND_RETURN_MADE(open_file(r, path), r, nd_text_reader_close, reader);
 }
 
 void nd_text_reader_close(nd_text_reader *reader)

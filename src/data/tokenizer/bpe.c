@@ -181,7 +181,6 @@ static nd_status build_tables(nd_bpe *bpe, sorted_piece *pieces, const char *nam
 
 nd_status nd_bpe_open(const nd_model_file *model, const char *name, nd_bpe **bpe)
 {
-    nd_status status = ND_OK;
     *bpe = NULL;
     nd_bpe *b = calloc(1, sizeof *b);
     ND_FAIL_IF(!b, ND_ENOMEM, "%s: no memory for the tokenizer", name);
@@ -192,14 +191,10 @@ nd_status nd_bpe_open(const nd_model_file *model, const char *name, nd_bpe **bpe
     ND_AUTOFREE sorted_piece *pieces = malloc(count * sizeof *pieces);
     b->rank = calloc(count, sizeof *b->rank);
     b->neighbors = calloc(1, 1u << (NEIGHBOR_BITS - 3));
-    ND_FAIL_GOTO(!pieces || !b->rank || !b->neighbors, failed, ND_ENOMEM,
-                 "%s: no memory for the tokenizer", name);
-    ND_TRY_GOTO(build_tables(b, pieces, name), failed);
-    *bpe = b;
-    return ND_OK;
-failed:
-    nd_bpe_close(b);
-    return status;
+    nd_status status = ND_CHECK(pieces && b->rank && b->neighbors, ND_ENOMEM,
+                                "%s: no memory for the tokenizer", name);
+    ND_IF_OK(build_tables(b, pieces, name));
+    ND_RETURN_MADE(status, b, nd_bpe_close, bpe);
 }
 
 void nd_bpe_close(nd_bpe *bpe)

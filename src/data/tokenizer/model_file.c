@@ -250,10 +250,27 @@ static nd_status scan(wire message, const char *name, int *pieces)
     return check_normalizer(normalizer, name);
 }
 
+/* What `message` holds, scanned before; `storage` has room for all texts. */
+static nd_status parse_pieces(wire message, const char *name, nd_model_file *model, char *storage)
+{
+    while (message.at < message.end) {
+        field f;
+        if (!read_field(&message, &f))
+            break; /* not reached: scan() has read it all */
+        if (f.number == 1)
+            ND_TRY(parse_piece(f.bytes, name, model, &storage));
+    }
+    for (int i = 0; i < 256; i++)
+        ND_FAIL_IF(model->byte_pieces[i] < 0, ND_EDATA,
+                   "%s: byte piece <0x%02X> is missing; expected a model with byte fallback, which "
+                   "all 256 make possible",
+                   name, i);
+    return ND_OK;
+}
+
 nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
                               nd_model_file *model)
 {
-    nd_status status = ND_OK;
     *model = (nd_model_file){.bos = -1, .eos = -1};
     for (int i = 0; i < 256; i++)
         model->byte_pieces[i] = -1;
@@ -263,25 +280,11 @@ nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
     ND_TRY(scan(message, name, &pieces));
     model->pieces = calloc((size_t)pieces, sizeof *model->pieces);
     model->text = malloc(size);
-    ND_FAIL_GOTO(!model->pieces || !model->text, failed, ND_ENOMEM, "%s: no memory for %d pieces",
-                 name, pieces);
-    char *storage = model->text;
-    while (message.at < message.end) {
-        field f;
-        if (!read_field(&message, &f))
-            break; /* not reached: scan() has read it all */
-        if (f.number == 1)
-            ND_TRY_GOTO(parse_piece(f.bytes, name, model, &storage), failed);
-    }
-    for (int i = 0; i < 256; i++) {
-        ND_FAIL_GOTO(model->byte_pieces[i] < 0, failed, ND_EDATA,
-                     "%s: byte piece <0x%02X> is missing; expected a model with byte "
-                     "fallback, which all 256 make possible",
-                     name, i);
-    }
-    return ND_OK;
-failed:
-    nd_model_file_free(model);
+    nd_status status = ND_CHECK(model->pieces && model->text, ND_ENOMEM,
+                                "%s: no memory for %d pieces", name, pieces);
+    ND_IF_OK(parse_pieces(message, name, model, model->text));
+    if (status != ND_OK)
+        nd_model_file_free(model);
     return status;
 }
 

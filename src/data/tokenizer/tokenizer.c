@@ -19,7 +19,6 @@ struct nd_tokenizer {
 /* Takes ownership of `bytes`, also on failure. */
 static nd_status open_owned(void *bytes, size_t size, const char *name, nd_tokenizer **tokenizer)
 {
-    nd_status status;
     *tokenizer = NULL;
     nd_tokenizer *t = calloc(1, sizeof *t);
     if (!t) {
@@ -28,14 +27,10 @@ static nd_status open_owned(void *bytes, size_t size, const char *name, nd_token
     }
     t->bytes = bytes;
     t->size = size;
-    ND_TRY_GOTO(nd_sha256_hex(bytes, size, t->sha256), failed);
-    ND_TRY_GOTO(nd_model_file_parse(bytes, size, name, &t->model), failed);
-    ND_TRY_GOTO(nd_bpe_open(&t->model, name, &t->bpe), failed);
-    *tokenizer = t;
-    return ND_OK;
-failed:
-    nd_tokenizer_close(t);
-    return status;
+    nd_status status = nd_sha256_hex(bytes, size, t->sha256);
+    ND_IF_OK(nd_model_file_parse(bytes, size, name, &t->model));
+    ND_IF_OK(nd_bpe_open(&t->model, name, &t->bpe));
+    ND_RETURN_MADE(status, t, nd_tokenizer_close, tokenizer);
 }
 
 nd_status nd_tokenizer_open(const char *path, nd_tokenizer **tokenizer)

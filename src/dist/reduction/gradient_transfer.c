@@ -15,10 +15,8 @@ static_assert(ND_WIRE_PART_BYTES % ND_WIRE_BLOCK_BYTES == 0, "parts are cut betw
 nd_status nd_gradient_transfer_create(nd_comm *comm, nd_gradient_transfer *transfer)
 {
     *transfer = (nd_gradient_transfer){comm, malloc(STAGED_BYTES), malloc(ND_WIRE_PART_BYTES)};
-    if (transfer->staged && transfer->residual)
-        return ND_OK;
-    nd_gradient_transfer_destroy(transfer);
-    return ND_FAIL(ND_ENOMEM, "no memory for the parts of a transfer");
+    return ND_CHECK(transfer->staged && transfer->residual, ND_ENOMEM,
+                    "no memory for the parts of a transfer");
 }
 
 void nd_gradient_transfer_destroy(nd_gradient_transfer *transfer)

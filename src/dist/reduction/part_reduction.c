@@ -23,12 +23,8 @@ nd_status nd_part_reduction_create(nd_comm *comm, nd_wire *wire, nd_part_reducti
     ND_FAIL_IF(!made, ND_ENOMEM, "no memory for reductions");
     made->comm = comm;
     made->wire = wire;
-    const nd_status status = nd_gradient_transfer_create(comm, &made->transfer);
-    if (status != ND_OK)
-        free(made);
-    else
-        *reduction = made;
-    return status;
+    ND_RETURN_MADE(nd_gradient_transfer_create(comm, &made->transfer), made,
+                   nd_part_reduction_destroy, reduction);
 }
 
 void nd_part_reduction_destroy(nd_part_reduction *r)

@@ -29,11 +29,11 @@ struct nd_fibers {
     void (*main)(void *context, int fiber);
     void *context;
     char *stacks; /* [count][STACK_BYTES] */
-    fiber *list;  /* [count + 1]; the last is the caller of nd_fibers_run */
     nd_clock_heap ready;
+    fiber list[]; /* [count + 1]; the last is the caller of nd_fibers_run */
 };
 
-static fiber *at(const nd_fibers *f, int index)
+static fiber *at(nd_fibers *f, int index)
 {
     return &f->list[index == HOME ? f->count : index];
 }
@@ -105,21 +105,18 @@ static void begin(unsigned high, unsigned low)
 nd_status nd_fibers_create(int count, void (*main)(void *context, int fiber), void *context,
                            nd_fibers **fibers)
 {
-    nd_fibers *f = calloc(1, sizeof *f);
-    fiber *list = calloc((size_t)count + 1, sizeof *list);
+    nd_fibers *f = calloc(1, sizeof *f + ((size_t)count + 1) * sizeof *f->list);
     int *ready = calloc((size_t)count, sizeof *ready);
     char *stacks = mmap(NULL, (size_t)count * STACK_BYTES, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!f || !list || !ready || stacks == MAP_FAILED) {
+    if (!f || !ready || stacks == MAP_FAILED) {
         free(f);
-        free(list);
         free(ready);
         return ND_FAIL(ND_ENOMEM, "no memory for %d fibers", count);
     }
     *f = (nd_fibers){.count = count, .running = HOME, .main = main, .context = context};
     f->stacks = stacks;
-    f->list = list;
-    f->ready = (nd_clock_heap){.list = ready, .clock = &list->clock, .stride = sizeof *list};
+    f->ready = (nd_clock_heap){.list = ready, .clock = &f->list->clock, .stride = sizeof *f->list};
     *fibers = f;
     return ND_OK;
 }
@@ -131,7 +128,6 @@ void nd_fibers_destroy(nd_fibers *f)
     munmap(f->stacks, (size_t)f->count * STACK_BYTES);
     for (int i = 0; i <= f->count; i++)
         free(f->list[i].error);
-    free(f->list);
     free(f->ready.list);
     free(f);
 }
@@ -176,7 +172,7 @@ void nd_fibers_run(nd_fibers *f)
 
 double nd_fibers_now(const nd_fibers *f)
 {
-    return at(f, f->running)->clock;
+    return f->list[f->running == HOME ? f->count : f->running].clock;
 }
 
 void nd_fibers_sleep(nd_fibers *f, double time)

@@ -25,18 +25,23 @@ typedef struct message {
     bool receives, accepts_short;
 } message;
 
+/* The answer to another rank that is in flight; a rank has at most one open question. */
+typedef struct asker {
+    nd_situation answer;
+    MPI_Request sent;
+} asker;
+
 typedef struct mpi_transport {
     nd_transport base;
-    MPI_Comm ranks;        /* for messages */
-    MPI_Comm control;      /* for questions and answers */
-    nd_situation *answers; /* [size] in flight; a rank has at most one open question */
-    MPI_Request *sends;    /* [size] of the answers */
-    int64_t tags;          /* sequence numbers until tags repeat */
-    nd_situation theirs;   /* the last answer */
+    MPI_Comm ranks;      /* for messages */
+    MPI_Comm control;    /* for questions and answers */
+    int64_t tags;        /* sequence numbers until tags repeat */
+    nd_situation theirs; /* the last answer */
     bool noticed, yields;
     bool keeps_memory; /* MPI may still access buffers */
     atomic_bool interrupted;
     message slots[ND_TRANSPORT_SLOTS];
+    asker askers[]; /* [size] */
 } mpi_transport;
 
 static void nap(double seconds)
@@ -82,15 +87,13 @@ static bool destroy(nd_transport *transport)
 {
     mpi_transport *t = of(transport);
     for (int r = 0; r < t->base.comm->size; r++)
-        t->keeps_memory |= !settles(&t->sends[r], 0.0);
+        t->keeps_memory |= !settles(&t->askers[r].sent, 0.0);
     if (t->control != MPI_COMM_NULL && !t->base.failed)
         MPI_Comm_free(&t->control);
     if (t->ranks != MPI_COMM_WORLD && !t->base.failed)
         MPI_Comm_free(&t->ranks);
     if (t->keeps_memory)
         return false;
-    free(t->answers);
-    free(t->sends);
     free(t);
     return true;
 }
@@ -111,13 +114,14 @@ static void answer(mpi_transport *t)
             !there)
             return;
         const int who = s.MPI_SOURCE;
+        asker *asks = &t->askers[who];
         MPI_Recv(NULL, 0, MPI_BYTE, who, TAG_QUESTION, t->control, MPI_STATUS_IGNORE);
-        MPI_Test(&t->sends[who], &sent, MPI_STATUS_IGNORE);
+        MPI_Test(&asks->sent, &sent, MPI_STATUS_IGNORE);
         if (!sent)
             continue;
-        t->answers[who] = t->base.situation;
-        MPI_Isend(&t->answers[who], sizeof t->answers[who], MPI_BYTE, who, TAG_ANSWER, t->control,
-                  &t->sends[who]);
+        asks->answer = t->base.situation;
+        MPI_Isend(&asks->answer, sizeof asks->answer, MPI_BYTE, who, TAG_ANSWER, t->control,
+                  &asks->sent);
     }
 }
 
@@ -317,15 +321,8 @@ static void cancel(nd_transport *transport)
 
 nd_status nd_transport_mpi_create(nd_comm *comm, MPI_Comm ranks, nd_transport **transport)
 {
-    mpi_transport *made = calloc(1, sizeof *made);
-    nd_situation *answers = calloc((size_t)comm->size, sizeof *answers);
-    MPI_Request *sends = calloc((size_t)comm->size, sizeof *sends);
-    if (!made || !answers || !sends) {
-        free(made);
-        free(answers);
-        free(sends);
-        return ND_FAIL(ND_ENOMEM, "no memory for the messages of %d ranks", comm->size);
-    }
+    mpi_transport *made = calloc(1, sizeof *made + (size_t)comm->size * sizeof *made->askers);
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the messages of %d ranks", comm->size);
     int *limit = NULL, found = 0;
     MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &limit, &found);
     made->base = (nd_transport){.ops = {destroy, now, send_message, receive_message, wait_for,
@@ -334,10 +331,8 @@ nd_status nd_transport_mpi_create(nd_comm *comm, MPI_Comm ranks, nd_transport **
                                 .situation = {.rank = comm->rank}};
     made->ranks = ranks;
     made->control = MPI_COMM_NULL;
-    made->answers = answers;
-    made->sends = sends;
     for (int r = 0; r < comm->size; r++)
-        sends[r] = MPI_REQUEST_NULL;
+        made->askers[r].sent = MPI_REQUEST_NULL;
     for (int slot = 0; slot < ND_TRANSPORT_SLOTS; slot++)
         made->slots[slot].request = MPI_REQUEST_NULL;
     made->tags = (found ? *limit : 32767) / ND_COLLECTIVE_COUNT;

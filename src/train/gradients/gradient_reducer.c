@@ -53,14 +53,9 @@ nd_status nd_gradient_reducer_create(const nd_config *config, nd_comm *comm, con
     r->immediate =
         config->training.grad_clip == 0.0 && r->local == 1 && !nd_config_has_rounds(config);
     r->apart = r->immediate && config->dist.overlap_grad_reduce && comm->size > 1;
-    nd_status status = ND_OK;
-    ND_TRY_GOTO(nd_gradient_slots_create(r), fail);
-    ND_TRY_GOTO(create_tables(r), fail);
-    *reducer = r;
-    return ND_OK;
-fail:
-    nd_gradient_reducer_destroy(r);
-    return status;
+    nd_status status = nd_gradient_slots_create(r);
+    ND_IF_OK(create_tables(r));
+    ND_RETURN_MADE(status, r, nd_gradient_reducer_destroy, reducer);
 }
 
 void nd_gradient_reducer_destroy(nd_gradient_reducer *r)

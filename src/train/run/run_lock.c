@@ -283,12 +283,7 @@ nd_status nd_run_lock_acquire(const char *directory, nd_run_lock **lock)
     nd_lock_owner_self(&l->self);
     snprintf(l->directory, sizeof l->directory, "%s", directory);
     snprintf(l->path, sizeof l->path, "%s/" ND_RUN_LOCK_NAME, l->directory);
-    const nd_status status = acquire(l);
-    if (status != ND_OK)
-        free(l);
-    else
-        *lock = l;
-    return status;
+    ND_RETURN_MADE(acquire(l), l, free, lock);
 }
 
 /* Removes the file before unlocking it, so that waiting processes see that it is gone. */

@@ -85,6 +85,7 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *asked, nd_backend 
     nd_cpu_backend_options resolved = *asked, *options = &resolved;
     if (resolved.threads == 0)
         resolved.threads = nd_machine_threads(1, 0);
+    nd_status status = ND_OK;
     nd_backend *created = calloc(1, sizeof *created);
     ND_FAIL_IF(!created, ND_ENOMEM, "no memory for the CPU backend");
     created->ops = (nd_backend_ops){.name = "cpu",
@@ -104,16 +105,12 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *asked, nd_backend 
     omp_set_num_threads(options->threads);
     if (!options->reference_only) {
         nd_cpu_fast *fast = NULL;
-        const nd_status status = nd_cpu_fast_create(options, &created->ops, &fast);
-        if (status != ND_OK) {
-            free(created);
-            return status;
-        }
+        status = nd_cpu_fast_create(options, &created->ops, &fast);
         created->context = fast;
-        nd_cpu_fast_describe(fast, &created->traits);
+        if (status == ND_OK)
+            nd_cpu_fast_describe(fast, &created->traits);
     }
-    *backend = created;
-    return ND_OK;
+    ND_RETURN_MADE(status, created, cpu_destroy, backend);
 }
 
 int nd_cpu_backend_threads(const nd_backend *b)

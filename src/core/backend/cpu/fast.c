@@ -40,6 +40,23 @@ static void choose_panels(nd_cpu_fast *fast)
     }
 }
 
+static void fill(nd_backend_ops *ops)
+{
+    nd_fast_fill_products(ops);
+    nd_fast_fill_int8(ops);
+    nd_fast_fill_symmetric(ops);
+    nd_fast_fill_attention(ops);
+    nd_fast_fill_codes(ops);
+    nd_fast_fill_norms(ops);
+    nd_fast_fill_swiglu(ops);
+    nd_fast_fill_rope(ops);
+    nd_fast_fill_loss(ops);
+    nd_fast_fill_elementwise(ops);
+    nd_fast_fill_gather(ops);
+    nd_fast_fill_updates(ops);
+    nd_fast_fill_state(ops);
+}
+
 nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_ops *ops,
                              nd_cpu_fast **fast)
 {
@@ -54,34 +71,15 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
     created->most_threads = options->threads > 0 ? options->threads : omp_get_max_threads();
     created->threads = created->most_threads;
     created->private = calloc((size_t)created->threads, sizeof *created->private);
-    nd_status status = ND_OK;
-    if (!created->private)
-        status = ND_FAIL(ND_ENOMEM, "no memory for %d threads", created->threads);
+    nd_status status =
+        ND_CHECK(created->private, ND_ENOMEM, "no memory for %d threads", created->threads);
+    ND_IF_OK(nd_matmul_cache_create(
+        created->threads, nd_panel_kind_of(created, &(nd_product){.a = {.dtype = ND_BF16}}),
+        &created->matmuls));
+    ND_IF_OK(nd_fast_check_products(created));
     if (status == ND_OK)
-        status = nd_matmul_cache_create(
-            created->threads, nd_panel_kind_of(created, &(nd_product){.a = {.dtype = ND_BF16}}),
-            &created->matmuls);
-    if (status == ND_OK)
-        status = nd_fast_check_products(created);
-    if (status != ND_OK) {
-        nd_cpu_fast_destroy(created);
-        return status;
-    }
-    nd_fast_fill_products(ops);
-    nd_fast_fill_int8(ops);
-    nd_fast_fill_symmetric(ops);
-    nd_fast_fill_attention(ops);
-    nd_fast_fill_codes(ops);
-    nd_fast_fill_norms(ops);
-    nd_fast_fill_swiglu(ops);
-    nd_fast_fill_rope(ops);
-    nd_fast_fill_loss(ops);
-    nd_fast_fill_elementwise(ops);
-    nd_fast_fill_gather(ops);
-    nd_fast_fill_updates(ops);
-    nd_fast_fill_state(ops);
-    *fast = created;
-    return ND_OK;
+        fill(ops);
+    ND_RETURN_MADE(status, created, nd_cpu_fast_destroy, fast);
 }
 
 void nd_cpu_fast_destroy(nd_cpu_fast *fast)

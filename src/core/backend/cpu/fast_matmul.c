@@ -81,12 +81,9 @@ static nd_status make_matmul(nd_matmul_cache *cache, const nd_matmul_shape *shap
     omp_set_num_threads(1);
     const nd_status status = fill_matmul(created);
     omp_set_num_threads(max_threads);
-    if (status != ND_OK) {
-        destroy_matmul(created);
-        return status;
-    }
-    *matmul = cache->list = created;
-    return ND_OK;
+    if (status == ND_OK)
+        cache->list = created;
+    ND_RETURN_MADE(status, created, destroy_matmul, matmul);
 }
 
 nd_status nd_matmul_find(nd_matmul_cache *cache, const nd_matmul_shape *shape,
@@ -164,20 +161,12 @@ nd_status nd_matmul_cache_create(int threads, const nd_panel_kind *bf16, nd_matm
 {
     nd_matmul_cache *created = calloc(1, sizeof *created);
     ND_FAIL_IF(!created, ND_ENOMEM, "no memory for the product cache");
-    nd_status status = ND_OK;
     created->threads = threads;
     created->bf16 = bf16;
     created->scratches = calloc((size_t)threads, sizeof *created->scratches);
-    if (!created->scratches) {
-        status = ND_FAIL(ND_ENOMEM, "no memory for the product cache");
-        goto failed;
-    }
-    ND_TRY_GOTO(nd_onednn_create(threads, &created->onednn), failed);
-    *cache = created;
-    return ND_OK;
-failed:
-    nd_matmul_cache_destroy(created);
-    return status;
+    nd_status status = ND_CHECK(created->scratches, ND_ENOMEM, "no memory for the product cache");
+    ND_IF_OK(nd_onednn_create(threads, &created->onednn));
+    ND_RETURN_MADE(status, created, nd_matmul_cache_destroy, cache);
 }
 
 void nd_matmul_cache_destroy(nd_matmul_cache *cache)

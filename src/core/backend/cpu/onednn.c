@@ -84,10 +84,10 @@ static dnnl_status_t dnnl_matmul_primitive_desc_create(dnnl_primitive_desc_t *cr
             return dnnl_status_;                                                                   \
     } while (0)
 
-static nd_status failed(dnnl_status_t status, const char *what)
+static nd_status checked(dnnl_status_t status, const char *what)
 {
-    return ND_FAIL(status == dnnl_out_of_memory ? ND_ENOMEM : ND_EINTERNAL,
-                   "oneDNN: %s failed with status %d", what, (int)status);
+    return ND_CHECK(status == dnnl_success, status == dnnl_out_of_memory ? ND_ENOMEM : ND_EINTERNAL,
+                    "oneDNN: %s failed with status %d", what, (int)status);
 }
 
 static dnnl_data_type_t type_of(nd_dtype dtype)
@@ -172,12 +172,7 @@ static nd_status make_call(nd_onednn *onednn, dnnl_primitive_desc_t desc,
             status = dnnl_memory_create(&created->memories[thread].of[i],
                                         dnnl_primitive_desc_query_md(desc, queries[i], 0),
                                         onednn->engine, DNNL_MEMORY_NONE);
-    if (status != dnnl_success) {
-        nd_onednn_call_destroy(created);
-        return failed(status, "making a primitive");
-    }
-    *call = created;
-    return ND_OK;
+    ND_RETURN_MADE(checked(status, "making a primitive"), created, nd_onednn_call_destroy, call);
 }
 
 nd_status nd_onednn_product(nd_onednn *onednn, const nd_onednn_matrix *a, const nd_onednn_matrix *b,
@@ -217,8 +212,7 @@ nd_status nd_onednn_packing(nd_onednn *onednn, const nd_onednn_matrix *b,
                                                        onednn->engine, NULL);
         destroy_desc(&plain);
     }
-    if (described != dnnl_success)
-        return failed(described, "describing a packed matrix");
+    ND_TRY(checked(described, "describing a packed matrix"));
     const nd_status status = make_call(onednn, desc, queries, packing_names, 2, call);
     dnnl_primitive_desc_destroy(desc);
     return status;
@@ -270,12 +264,7 @@ nd_status nd_onednn_create(int threads, nd_onednn **onednn)
     for (int i = 0; i < threads && status == dnnl_success; i++)
         status =
             dnnl_stream_create(&created->streams[i], created->engine, dnnl_stream_default_flags);
-    if (status != dnnl_success) {
-        nd_onednn_destroy(created);
-        return failed(status, "creating the CPU engine");
-    }
-    *onednn = created;
-    return ND_OK;
+    ND_RETURN_MADE(checked(status, "creating the CPU engine"), created, nd_onednn_destroy, onednn);
 }
 
 void nd_onednn_destroy(nd_onednn *onednn)
