@@ -93,16 +93,15 @@ static nd_status time_loader(const setting *s, bool async, int workers, const ch
                                    .async = async,
                                    .workers = workers,
                                    .prefetch_batches = PREFETCH};
-    nd_status status;
-    ND_TRY_GOTO(nd_loader_open(&how, &loader), done);
+    nd_status status = nd_loader_open(&how, &loader);
     const int64_t batches = EPOCHS * nd_dataset_window_count(dataset) / s->batch_size;
     const int32_t *tokens;
     const double start = nd_seconds();
     for (int64_t i = 0; status == ND_OK && i < batches; i++)
         status = nd_loader_next(loader, &tokens, NULL);
-    print_row(name, batches * s->batch_size * s->seq_length, nd_seconds() - start);
+    if (status == ND_OK)
+        print_row(name, batches * s->batch_size * s->seq_length, nd_seconds() - start);
     nd_loader_close(loader);
-done:
     nd_dataset_close(dataset);
     return status;
 }

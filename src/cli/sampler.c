@@ -35,27 +35,24 @@ static nd_status copy_cache(nd_backend *b, const nd_generator *from, nd_generato
 nd_status nd_sampler_reserve(nd_sampler *s, int64_t tokens)
 {
     nd_model *model = s->loaded->model;
-    nd_generator generator = {0};
-    nd_arena arena = {0};
-    nd_status status = ND_OK;
+    ND_CLEANUP(nd_generator_destroy) nd_generator generator = {0};
+    ND_CLEANUP(nd_arena_release) nd_arena arena = {0};
     tokens = tokens > RESERVED_MIN ? tokens : RESERVED_MIN;
     tokens = tokens < context_length(s) ? tokens : context_length(s);
     if (tokens <= s->generator.max_tokens)
         return ND_OK;
     nd_arena_start_sizing(&arena, "activations", s->loaded->backend);
-    ND_TRY_GOTO(nd_generator_reserve(&generator, model, tokens, &arena), failed);
-    ND_TRY_GOTO(nd_arena_commit(&arena), failed);
-    ND_TRY_GOTO(nd_generator_reserve(&generator, model, tokens, &arena), failed);
-    ND_TRY_GOTO(copy_cache(s->loaded->backend, &s->generator, &generator), failed);
-    nd_generator_destroy(&s->generator);
-    nd_arena_release(&s->arena);
+    ND_TRY(nd_generator_reserve(&generator, model, tokens, &arena));
+    ND_TRY(nd_arena_commit(&arena));
+    ND_TRY(nd_generator_reserve(&generator, model, tokens, &arena));
+    ND_TRY(copy_cache(s->loaded->backend, &s->generator, &generator));
+    const nd_generator before = s->generator;
+    const nd_arena memory = s->arena;
     s->generator = generator;
     s->arena = arena;
+    generator = before; /* to be released */
+    arena = memory;
     return ND_OK;
-failed:
-    nd_generator_destroy(&generator);
-    nd_arena_release(&arena);
-    return status;
 }
 
 void nd_sampler_close(nd_sampler *s)

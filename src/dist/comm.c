@@ -91,17 +91,13 @@ bool nd_comm_fails_alone(const nd_comm *comm, nd_status status)
 
 nd_status nd_comm_agree(nd_comm *comm, nd_status mine)
 {
-    int *all = calloc((size_t)comm->size, sizeof *all);
+    ND_AUTOFREE int *all = calloc((size_t)comm->size, sizeof *all);
     ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the status of %d ranks", comm->size);
     const int code = (int)mine;
-    int failed = 0, theirs = ND_OK;
-    const nd_status gathered = comm->ops.allgather(comm, all, &code, sizeof code);
+    int failed = 0;
+    ND_TRY(comm->ops.allgather(comm, all, &code, sizeof code));
     while (failed < comm->size && all[failed] == ND_OK)
         failed++;
-    if (failed < comm->size)
-        theirs = all[failed];
-    free(all);
-    ND_TRY(gathered);
     if (failed == comm->size)
         return ND_OK;
     nd_error error = *nd_error_get();
@@ -110,5 +106,5 @@ nd_status nd_comm_agree(nd_comm *comm, nd_status mine)
     if (comm->size > 1 && !error.shared)
         snprintf(named.message, sizeof named.message, "rank %d: %.1900s", failed, error.message);
     nd_error_set(&named);
-    return nd_error_mark_shared((nd_status)theirs);
+    return nd_error_mark_shared((nd_status)all[failed]);
 }

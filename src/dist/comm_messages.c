@@ -303,7 +303,7 @@ static nd_status reduce_merged(nd_comm *comm, const nd_comm_job *jobs, int64_t c
     int64_t total = 0, at = 0;
     for (int64_t i = 0; i < count; i++)
         total += jobs[i].count;
-    nd_comm_piece *pieces = malloc((size_t)total * sizeof *pieces);
+    ND_AUTOFREE nd_comm_piece *pieces = malloc((size_t)total * sizeof *pieces);
     ND_FAIL_IF(!pieces, ND_ENOMEM, "no memory for a reduction of %lld pieces", (long long)total);
     for (int64_t i = 0; i < count; i++)
         for (int64_t j = 0; j < jobs[i].count; j++) {
@@ -315,7 +315,6 @@ static nd_status reduce_merged(nd_comm *comm, const nd_comm_job *jobs, int64_t c
     at = 0;
     for (int64_t i = 0; i < count; at += jobs[i++].count)
         memcpy(jobs[i].pieces, pieces + at, (size_t)jobs[i].count * sizeof *pieces);
-    free(pieces);
     return status;
 }
 

@@ -132,19 +132,16 @@ nd_status nd_links_probe(nd_comm *comm, nd_link *between, nd_link *within)
     const int local = comm->local_size, first = comm->rank - comm->local_rank;
     const bool overlap = comm->overlap;
     probe p = {.comm = comm, .device = comm->ops.begin_exchange_device ? comm->device : NULL};
-    nd_status status;
     p.longest = p.device ? DEVICE_LONG_MAX : LONG_MAX;
     comm->overlap = false; /* the caller's own time is measured */
-    ND_TRY_GOTO(take_memory(&p), done);
-    ND_TRY_GOTO(time_link(&p, (comm->rank + local) % comm->size,
-                          (comm->rank + comm->size - local) % comm->size, local, between),
-                done);
-    *within = *between;
+    nd_status status = take_memory(&p);
+    ND_IF_OK(time_link(&p, (comm->rank + local) % comm->size,
+                       (comm->rank + comm->size - local) % comm->size, local, between));
+    if (status == ND_OK)
+        *within = *between;
     if (local > 1)
-        ND_TRY_GOTO(time_link(&p, first + (comm->local_rank + 1) % local,
-                              first + (comm->local_rank + local - 1) % local, 1, within),
-                    done);
-done:
+        ND_IF_OK(time_link(&p, first + (comm->local_rank + 1) % local,
+                           first + (comm->local_rank + local - 1) % local, 1, within));
     comm->overlap = overlap;
     release_memory(&p);
     return status;

@@ -44,36 +44,33 @@ nd_status nd_ownership_create(const double *cost, int64_t count, int ranks, nd_o
     own->owner = calloc((size_t)count, sizeof *own->owner);
     own->rows = calloc((size_t)count, sizeof *own->rows);
     own->load = calloc((size_t)ranks, sizeof *own->load);
-    item *items = sorted(cost, count);
+    ND_AUTOFREE item *items = sorted(cost, count);
     if (!own->owner || !own->rows || !own->load || !items) {
-        free(items);
         nd_ownership_destroy(own);
         return ND_FAIL(ND_ENOMEM, "no memory to share %lld parameters among %d ranks",
                        (long long)count, ranks);
     }
     for (int64_t i = 0; i < count; i++)
         own->owner[items[i].index] = least(own->load, 0, 1, ranks, items[i].cost);
-    free(items);
     return ND_OK;
 }
 
 nd_status nd_ownership_spread(nd_ownership *own, const double *cost, int groups)
 {
     const int all = groups * own->ranks;
-    double *takes = calloc(2 * (size_t)all, sizeof *takes);
-    item *items = sorted(cost, own->count);
+    ND_AUTOFREE double *takes = calloc(2 * (size_t)all, sizeof *takes);
+    ND_AUTOFREE item *items = sorted(cost, own->count);
     own->copies = calloc(2 * (size_t)own->count, sizeof *own->copies);
-    const bool whole = takes && items && own->copies;
-    for (int64_t i = 0; whole && i < own->count; i++) {
+    ND_FAIL_IF(!takes || !items || !own->copies, ND_ENOMEM, "no memory for %d groups of ranks",
+               groups);
+    for (int64_t i = 0; i < own->count; i++) {
         const int64_t index = items[i].index;
         const int owner = own->rows[index] ? 0 : own->owner[index];
         own->copies[index] = least(takes, 0, 1, all, items[i].cost);
         own->copies[own->count + index] = least(takes + all, owner, own->ranks, all, items[i].cost);
     }
     own->groups = groups;
-    free(takes);
-    free(items);
-    return ND_CHECK(whole, ND_ENOMEM, "no memory for %d groups of ranks", groups);
+    return ND_OK;
 }
 
 int nd_ownership_saver(const nd_ownership *own, int64_t index)

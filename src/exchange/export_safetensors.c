@@ -161,7 +161,6 @@ static nd_status check_empty(const char *path)
 nd_status nd_export_safetensors(const nd_source *s, bool bf16, const char *path)
 {
     char final[PATH_MAX], temporary[PATH_MAX];
-    nd_status status = ND_OK;
     size_t bytes = strlen(path);
     while (bytes > 1 && path[bytes - 1] == '/')
         bytes--;
@@ -170,12 +169,12 @@ nd_status nd_export_safetensors(const nd_source *s, bool bf16, const char *path)
     ND_TRY(check_empty(path));
     ND_TRY(nd_durable_prepare(final));
     ND_TRY(nd_temporary_create(final, temporary, NULL));
-    ND_TRY_GOTO(write_files(s, bf16, temporary), failed);
-    ND_TRY_GOTO(check_empty(path), failed); /* another export may have ended here */
-    rmdir(path); /* an empty one; where it cannot be removed the next line fails */
-    ND_TRY_GOTO(nd_durable_rename(temporary, final), failed);
-    return ND_OK;
-failed:
-    nd_directory_remove(temporary);
+    nd_status status = write_files(s, bf16, temporary);
+    ND_IF_OK(check_empty(path)); /* another export may have ended here */
+    if (status == ND_OK)
+        rmdir(path); /* an empty one; where it cannot be removed the next line fails */
+    ND_IF_OK(nd_durable_rename(temporary, final));
+    if (status != ND_OK)
+        nd_directory_remove(temporary);
     return status;
 }

@@ -22,38 +22,42 @@
 #include "train/step.h"
 #include "train/thread_tuning.h"
 
+#include <math.h>
 #include <stdlib.h>
 
+enum { PEAK_SIDE = 512, PEAK_SIDE_MAX = 1024, PEAK_ROUNDS = 3 };
+
+/* The highest FLOP/s of some products, small ones if they take long enough to measure. */
+static nd_status best_rate(nd_backend *b, nd_dtype type, void *const memory[3], double *best)
+{
+    const double enough = 2e-3;
+    double seconds = 0.0;
+    for (int64_t side = PEAK_SIDE; side <= PEAK_SIDE_MAX && seconds < enough; side *= 2)
+        for (int round = 0; round < PEAK_ROUNDS; round++) {
+            const double start = nd_seconds();
+            ND_TRY(b->ops.gemm(b, nd_view_of(memory[0], type, side, side),
+                               nd_cview_of(memory[1], type, side, side), false,
+                               nd_cview_of(memory[2], type, side, side), false, 1.0f, 0.0f));
+            ND_TRY(b->ops.synchronize(b));
+            seconds = nd_seconds() - start;
+            *best = fmax(*best, 2.0 * (double)(side * side * side) / seconds);
+        }
+    return ND_OK;
+}
+
 /* Measures the FLOP/s of one rank's dense product in the compute type, the reference of mfu. Uses
- * its own backend, so that the run's workspace is not affected, and a small product if that takes
- * long enough to measure. */
+ * its own backend, so that the run's workspace is not affected. */
 static nd_status measure_peak(nd_run *run)
 {
-    enum { SIDE = 512, SIDE_MAX = 1024, ROUNDS = 3 };
-    const double enough = 2e-3;
     nd_backend *b;
     const nd_dtype type = run->model->config.compute;
-    const size_t bytes = (size_t)SIDE_MAX * SIDE_MAX * nd_dtype_size(type);
+    const size_t bytes = (size_t)PEAK_SIDE_MAX * PEAK_SIDE_MAX * nd_dtype_size(type);
     void *memory[3] = {NULL};
-    nd_status status = ND_OK;
-    double best = 0.0, seconds = 0.0;
     ND_TRY(nd_run_create_backend(&run->config, run->comm, &b));
+    nd_status status = ND_OK;
     for (int i = 0; i < 3; i++)
-        ND_TRY_GOTO(b->ops.allocate(b, bytes, &memory[i]), done);
-    for (int64_t side = SIDE; side <= SIDE_MAX && seconds < enough; side *= 2)
-        for (int round = 0; round < ROUNDS; round++) {
-            const double start = nd_seconds();
-            ND_TRY_GOTO(b->ops.gemm(b, nd_view_of(memory[0], type, side, side),
-                                    nd_cview_of(memory[1], type, side, side), false,
-                                    nd_cview_of(memory[2], type, side, side), false, 1.0f, 0.0f),
-                        done);
-            ND_TRY_GOTO(b->ops.synchronize(b), done);
-            seconds = nd_seconds() - start;
-            const double rate = 2.0 * (double)(side * side * side) / seconds;
-            best = rate > best ? rate : best;
-        }
-    run->start.peak_flops = best;
-done:
+        ND_IF_OK(b->ops.allocate(b, bytes, &memory[i]));
+    ND_IF_OK(best_rate(b, type, memory, &run->start.peak_flops));
     for (int i = 0; i < 3; i++)
         b->ops.release(b, memory[i], bytes);
     nd_backend_destroy(b);
@@ -354,12 +358,29 @@ static nd_status end_snapshots(nd_run *run, nd_status status)
     return status;
 }
 
+/* Everything before the first step. */
+static nd_status start(nd_run *run, const nd_train_options *options, nd_run_locks *locks)
+{
+    nd_comm *comm = run->comm;
+    ND_TRY(nd_identity_compare_programs(&options->config, options->resume, comm));
+    ND_TRY(
+        nd_comm_agree(comm, comm->rank == 0 ? open_directory(run, options->resume, locks) : ND_OK));
+    ND_TRY(nd_run_locks_compare(&run->config, locks, comm));
+    ND_TRY(nd_run_attach(&options->config, comm, run));
+    ND_TRY(nd_run_choose_groups(run));
+    ND_TRY(nd_run_build(run));
+    ND_TRY(identify(run));
+    ND_TRY(nd_comm_agree(comm, prepare(run, options->resume)));
+    nd_run_locks_name(locks, run->identity.run_id);
+    run->saving.locks = comm->rank == 0 ? locks : NULL;
+    return ND_OK;
+}
+
 nd_status nd_train(const nd_train_options *options, nd_comm *comm)
 {
     nd_run run = {.config = options->config, .saving = {.step = -1}};
     nd_metrics metrics = {0};
     nd_run_locks locks = {0};
-    nd_status status = ND_OK;
     ND_TRY(nd_signals_expect());
     run.comm = comm;
     comm->timeout_seconds = options->config.dist.timeout_seconds;
@@ -367,23 +388,13 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     comm->overlap = options->config.dist.overlap_grad_reduce;
     comm->grad_compression = (nd_grad_compression)options->config.dist.grad_compression;
     run.start.new_data = options->new_data;
-    ND_TRY_GOTO(nd_identity_compare_programs(&options->config, options->resume, comm), done);
-    if (comm->rank == 0)
-        status = open_directory(&run, options->resume, &locks);
-    ND_TRY_GOTO(nd_comm_agree(comm, status), done);
-    ND_TRY_GOTO(nd_run_locks_compare(&run.config, &locks, comm), done);
-    ND_TRY_GOTO(nd_run_attach(&options->config, comm, &run), done);
-    ND_TRY_GOTO(nd_run_choose_groups(&run), done);
-    ND_TRY_GOTO(nd_run_build(&run), done);
-    ND_TRY_GOTO(identify(&run), done);
-    ND_TRY_GOTO(nd_comm_agree(comm, prepare(&run, options->resume)), done);
-    nd_run_locks_name(&locks, run.identity.run_id);
-    run.saving.locks = comm->rank == 0 ? &locks : NULL;
-    status = step_loop(&run, &metrics);
-    if (may_save(&run, status))
-        status = nd_save_before_error(&run, status);
-    status = end_snapshots(&run, status);
-done:
+    nd_status status = start(&run, options, &locks);
+    if (status == ND_OK) {
+        status = step_loop(&run, &metrics);
+        if (may_save(&run, status))
+            status = nd_save_before_error(&run, status);
+        status = end_snapshots(&run, status);
+    }
     nd_metrics_close(&metrics);
     nd_run_directory_close(&run);
     nd_save_abandon(&run);

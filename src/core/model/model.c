@@ -121,16 +121,15 @@ static nd_status sum_losses(nd_model *m, int64_t rows)
 nd_status nd_model_read_losses(nd_model *m, nd_cview sums, nd_loss *losses)
 {
     const size_t bytes = nd_view_bytes(sums);
-    double *host = malloc(bytes);
+    ND_AUTOFREE double *host = malloc(bytes);
     ND_FAIL_IF(!host, ND_ENOMEM, "no memory for %lld losses", (long long)sums.rows);
-    const nd_status status = m->backend->ops.download(m->backend, host, sums.data, bytes);
-    for (int64_t j = 0; status == ND_OK && j < sums.rows; j++) {
+    ND_TRY(m->backend->ops.download(m->backend, host, sums.data, bytes));
+    for (int64_t j = 0; j < sums.rows; j++) {
         const double *row = host + j * sums.cols;
         losses[j].nll = row[0], losses[j].total = row[1];
         nd_mtp_add_losses(m, row + 2, &losses[j].total);
     }
-    free(host);
-    return status;
+    return ND_OK;
 }
 
 nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, int64_t sequences, nd_loss *loss)

@@ -85,19 +85,19 @@ nd_status nd_simulation_run(const nd_simulated_machine *machine, nd_simulated_ra
                             void *context, nd_simulated_costs *costs)
 {
     nd_simulation *s = calloc(1, sizeof *s);
-    nd_status status = ND_OK;
     ND_FAIL_IF(!s, ND_ENOMEM, "no memory for a simulation");
     s->main = main;
     s->context = context;
-    ND_TRY_GOTO(nd_simulated_net_create(machine, &s->net), done);
-    ND_TRY_GOTO(nd_fibers_create(machine->ranks, fiber_main, s, &s->net.fibers), done);
-    nd_fibers_run(s->net.fibers);
-    if (costs)
-        tell(s, costs);
-    status = s->error.status;
-    if (status != ND_OK)
-        nd_error_set(&s->error);
-done:
+    nd_status status = nd_simulated_net_create(machine, &s->net);
+    ND_IF_OK(nd_fibers_create(machine->ranks, fiber_main, s, &s->net.fibers));
+    if (status == ND_OK) {
+        nd_fibers_run(s->net.fibers);
+        if (costs)
+            tell(s, costs);
+        status = s->error.status;
+        if (status != ND_OK)
+            nd_error_set(&s->error);
+    }
     nd_fibers_destroy(s->net.fibers);
     nd_simulated_net_destroy(&s->net);
     free(s);

@@ -180,20 +180,18 @@ static nd_status exchange(nd_code_stream *s, nd_model *model, nd_comm *comm,
                           const uint64_t *announced, send_streams send, take_stream take)
 {
     const int member = nd_comm_member(comm);
-    batch b = {.buffers = calloc((size_t)s->own->ranks, sizeof *b.buffers),
-               .bytes = calloc((size_t)s->own->ranks, sizeof *b.bytes)};
-    nd_status status = ND_CHECK(b.buffers && b.bytes, ND_ENOMEM,
-                                "no memory for the streams of %d ranks", s->own->ranks);
-    for (; status == ND_OK && b.first < s->own->ranks; b.first = b.end) {
-        status = fill_batch(s, announced, member, &b);
-        ND_IF_OK(send(comm, b.buffers, b.bytes));
-        for (int r = b.first; status == ND_OK && r < b.end; r++)
+    ND_AUTOFREE void **buffers = calloc((size_t)s->own->ranks, sizeof *buffers);
+    ND_AUTOFREE size_t *bytes = calloc((size_t)s->own->ranks, sizeof *bytes);
+    ND_FAIL_IF(!buffers || !bytes, ND_ENOMEM, "no memory for the streams of %d ranks",
+               s->own->ranks);
+    for (batch b = {0, 0, buffers, bytes}; b.first < s->own->ranks; b.first = b.end) {
+        ND_TRY(fill_batch(s, announced, member, &b));
+        ND_TRY(send(comm, buffers, bytes));
+        for (int r = b.first; r < b.end; r++)
             if (r != member)
-                status = take(s, model, r, b.buffers[r], announced[r]);
+                ND_TRY(take(s, model, r, buffers[r], announced[r]));
     }
-    free(b.buffers);
-    free(b.bytes);
-    return status;
+    return ND_OK;
 }
 
 /* Uses host memory even if comm has a device. */
@@ -290,10 +288,8 @@ static nd_status exchange_on_device(nd_code_stream *s, nd_model *model, const nd
 nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,
                              nd_comm *comm)
 {
-    uint64_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
+    ND_AUTOFREE uint64_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
     ND_FAIL_IF(!bytes, ND_ENOMEM, "no memory for the lengths of %d streams", comm->size);
-    const nd_status status =
-        (s->kernels ? exchange_on_device : exchange_by_host)(s, model, masters, whole, comm, bytes);
-    free(bytes);
-    return status;
+    return (s->kernels ? exchange_on_device : exchange_by_host)(s, model, masters, whole, comm,
+                                                                bytes);
 }

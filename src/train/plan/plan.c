@@ -58,34 +58,43 @@ static size_t rank_bytes(const nd_plan *plan, int rank)
     return total;
 }
 
+static void add_rank(const nd_run *run, int rank, nd_plan *plan)
+{
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        plan->bytes[rank][i] = run->arenas[i].used;
+    if (rank_bytes(plan, rank) > rank_bytes(plan, plan->fullest))
+        plan->fullest = rank;
+    const size_t copy = nd_save_copy_bytes(run);
+    plan->saved_copy = copy > plan->saved_copy ? copy : plan->saved_copy;
+    const size_t snapshot = nd_snapshot_share_bytes(run);
+    plan->snapshot = snapshot > plan->snapshot ? snapshot : plan->snapshot;
+    plan->snapshots += snapshot;
+}
+
+/* What is the same on all ranks. */
+static void add_common(const nd_run *run, const nd_config *config, nd_plan *plan)
+{
+    const nd_loader_options loader = nd_run_loader_options(run);
+    const nd_params *params = &run->model->params;
+    plan->loader = nd_loader_planned_bytes(&loader, config->training.seq_length);
+    plan->parameters = nd_params_total(params);
+    plan->parameters_ternary = nd_params_ternary(params);
+    plan->tokens_per_step = config->training.batch_size * config->training.seq_length;
+    count_operations(config, run->model->config, plan);
+    plan->wire = nd_wire_bytes_of(run);
+    plan->slow_bf16 = has_slow_bf16(run);
+}
+
 static nd_status plan_rank(const nd_config *config, int rank, nd_backend *backend, nd_plan *plan)
 {
     nd_comm comm = {.rank = rank, .size = plan->ranks, .local_size = 1};
     nd_run run = {.config = *config, .comm = &comm, .backend = backend};
-    nd_status status = ND_OK;
-    ND_TRY_GOTO(nd_run_prepare(&run), done);
-    ND_TRY_GOTO(nd_run_memory_measure(&run), done);
-    for (int i = 0; i < ND_MEMORY_COUNT; i++)
-        plan->bytes[rank][i] = run.arenas[i].used;
-    if (rank_bytes(plan, rank) > rank_bytes(plan, plan->fullest))
-        plan->fullest = rank;
-    const size_t copy = nd_save_copy_bytes(&run);
-    plan->saved_copy = copy > plan->saved_copy ? copy : plan->saved_copy;
-    const size_t snapshot = nd_snapshot_share_bytes(&run);
-    plan->snapshot = snapshot > plan->snapshot ? snapshot : plan->snapshot;
-    plan->snapshots += snapshot;
-    if (rank > 0)
-        goto done;
-    const nd_loader_options loader = nd_run_loader_options(&run);
-    plan->loader = nd_loader_planned_bytes(&loader, config->training.seq_length);
-    const nd_params *params = &run.model->params;
-    plan->parameters = nd_params_total(params);
-    plan->parameters_ternary = nd_params_ternary(params);
-    plan->tokens_per_step = config->training.batch_size * config->training.seq_length;
-    count_operations(config, run.model->config, plan);
-    plan->wire = nd_wire_bytes_of(&run);
-    plan->slow_bf16 = has_slow_bf16(&run);
-done:
+    nd_status status = nd_run_prepare(&run);
+    ND_IF_OK(nd_run_memory_measure(&run));
+    if (status == ND_OK)
+        add_rank(&run, rank, plan);
+    if (status == ND_OK && rank == 0)
+        add_common(&run, config, plan);
     backend->log = NULL;
     run.backend = NULL; /* of all ranks */
     nd_run_destroy(&run);

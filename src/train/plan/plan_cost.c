@@ -377,7 +377,6 @@ static nd_status estimate_with(estimate how, const nd_config *config, int ranks,
                                const nd_plan_machine *machine, nd_plan_cost *plan)
 {
     nd_comm comm = {.size = ranks, .local_size = 1};
-    nd_status status = ND_OK;
     memset(plan, 0, sizeof *plan);
     ND_FAIL_IF(nd_config_has_rounds(config), ND_ECONFIG,
                "times are not predicted for [dist] workers = %lld with sync_every = %lld; "
@@ -385,14 +384,13 @@ static nd_status estimate_with(estimate how, const nd_config *config, int ranks,
                (long long)config->dist.workers, (long long)config->dist.sync_every);
     nd_run run = {.config = *config, .comm = &comm, .backend = machine->backend};
     table t = {.run = &run, .machine = *machine};
-    ND_TRY_GOTO(check_groups(config, ranks, machine->hosts), done);
+    nd_status status = check_groups(config, ranks, machine->hosts);
     const nd_cpu_backend_options options = {.threads = 1};
     if (!run.backend)
-        ND_TRY_GOTO(nd_cpu_backend_create(&options, &run.backend), done);
-    ND_TRY_GOTO(nd_run_prepare(&run), done);
-    ND_TRY_GOTO(nd_run_memory_measure(&run), done);
-    ND_TRY_GOTO(predict(&t, how, plan), done);
-done:
+        ND_IF_OK(nd_cpu_backend_create(&options, &run.backend));
+    ND_IF_OK(nd_run_prepare(&run));
+    ND_IF_OK(nd_run_memory_measure(&run));
+    ND_IF_OK(predict(&t, how, plan));
     if (machine->backend) {
         machine->backend->log = NULL;
         run.backend = NULL; /* owned by the caller */

@@ -25,20 +25,20 @@ static nd_status train_narrowed(const nd_config *config, int ranks, nd_backend *
     nd_run run = {.backend = backend};
     nd_comm *comm = NULL;
     nd_step_result result;
-    nd_status status = ND_OK;
     narrow(&narrowed);
     ND_TRY(nd_comm_create_solo(&comm));
     comm->local_size = ranks; /* which share the cores of this machine */
-    ND_TRY_GOTO(nd_run_create(&narrowed, comm, &run), done);
+    nd_status status = nd_run_create(&narrowed, comm, &run);
     if (backend) /* it logs what it chooses for a shape once */
         backend->log = log;
-    ND_TRY_GOTO(nd_run_start_loader(&run), done);
+    ND_IF_OK(nd_run_start_loader(&run));
     for (int i = 0; i < steps; i++)
-        ND_TRY_GOTO(nd_step_run(&run, false, &result), done);
-    *seconds = result.step_ms * 1e-3;
-    *operations = nd_plan_step_flops(&run);
-    *workspace = run.backend->ops.workspace_bytes(run.backend);
-done:
+        ND_IF_OK(nd_step_run(&run, false, &result));
+    if (status == ND_OK) {
+        *seconds = result.step_ms * 1e-3;
+        *operations = nd_plan_step_flops(&run);
+        *workspace = run.backend->ops.workspace_bytes(run.backend);
+    }
     if (backend) {
         backend->log = log;
         run.backend = NULL; /* owned by the caller */

@@ -89,9 +89,9 @@ nd_status nd_fast_check_products(nd_cpu_fast *fast)
                          .exact_int8 = true,
                          .private = private};
     bool exact[2] = {true, true};
-    operands *o = malloc(sizeof *o);
-    nd_status status = o ? nd_matmul_cache_create(1, NULL, &probe.matmuls)
-                         : ND_FAIL(ND_ENOMEM, "no memory to check products");
+    ND_AUTOFREE operands *o = malloc(sizeof *o);
+    ND_FAIL_IF(!o, ND_ENOMEM, "no memory to check products");
+    nd_status status = nd_matmul_cache_create(1, NULL, &probe.matmuls);
     /* With VNNI oneDNN multiplies few rows, whatever panels do with many. */
     const int checks = fast->panels && fast->isa >= ND_CPU_ISA_AVX512_VNNI ? 8 : 4;
     for (int i = 0; status == ND_OK && i < checks; i++) {
@@ -104,6 +104,5 @@ nd_status nd_fast_check_products(nd_cpu_fast *fast)
     nd_matmul_cache_destroy(probe.matmuls);
     free(private[0].memory);
     free(probe.packed.memory);
-    free(o);
     return status;
 }

@@ -74,7 +74,7 @@ static nd_status attention_reference(nd_backend *b, nd_view o, nd_view lse, nd_c
     (void)b;
     ND_TRY(nd_attention_check(q, k, v, s));
     ND_REQUIRE(nd_same_shape(nd_as_const(o), q) && lse.rows == q.rows && lse.cols == s->heads);
-    double *scores = malloc((size_t)s->key_len * sizeof *scores);
+    ND_AUTOFREE double *scores = malloc((size_t)s->key_len * sizeof *scores);
     ND_FAIL_IF(!scores, ND_ENOMEM, "no memory for %lld scores", (long long)s->key_len);
     for (int64_t row = 0; row < q.rows; row++)
         for (int64_t head = 0; head < s->heads; head++) {
@@ -87,7 +87,6 @@ static nd_status attention_reference(nd_backend *b, nd_view o, nd_view lse, nd_c
             for (int64_t i = 0; i < s->head_dim; i++)
                 nd_store(o, at.q + i, 0.0);
         }
-    free(scores);
     return ND_OK;
 }
 
@@ -133,7 +132,7 @@ static nd_status attention_backward_reference(nd_backend *b, nd_view dq, nd_view
     const int64_t count = nd_view_count(k), width = k.cols;
     const int64_t key_rows = rows ? q.rows : k.rows;
     ND_REQUIRE(dk.rows == key_rows && dv.rows == key_rows && dk.cols == width && dv.cols == width);
-    double *memory = calloc((size_t)(2 * count) + 1, sizeof *memory);
+    ND_AUTOFREE double *memory = calloc((size_t)(2 * count) + 1, sizeof *memory);
     ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for 2 x %lld sums", (long long)count);
     const backward_sums sums = {memory, memory + count};
     for (int64_t row = 0; row < q.rows; row++)
@@ -151,7 +150,6 @@ static nd_status attention_backward_reference(nd_backend *b, nd_view dq, nd_view
             nd_store(dk, row * width + i, token < 0 ? 0.0 : sums.dk[token * width + i]);
             nd_store(dv, row * width + i, token < 0 ? 0.0 : sums.dv[token * width + i]);
         }
-    free(memory);
     return ND_OK;
 }
 

@@ -45,7 +45,7 @@ static nd_status ternary_gemm_dx_int8_reference(nd_backend *b, nd_view dx, nd_cv
     ND_REQUIRE(nd_is_float(dx.dtype) && nd_is_float(dy.dtype) && c.dtype == ND_I8);
     ND_REQUIRE(dx.rows == dy.rows && dx.cols == c.cols && dy.cols == c.rows);
     ND_REQUIRE(s.dtype == ND_F32 && s.rows == 1 && s.cols == 1 && (beta == 0.0f || beta == 1.0f));
-    float *row = malloc((size_t)(dy.cols + 1) * sizeof *row);
+    ND_AUTOFREE float *row = malloc((size_t)(dy.cols + 1) * sizeof *row);
     ND_FAIL_IF(!row, ND_ENOMEM, "no memory for a row of %lld gradients", (long long)dy.cols);
     for (int64_t t = 0; t < dx.rows; t++) {
         for (int64_t o = 0; o < dy.cols; o++)
@@ -58,7 +58,6 @@ static nd_status ternary_gemm_dx_int8_reference(nd_backend *b, nd_view dx, nd_cv
             accumulate(dx, t * dx.cols + i, nd_load(s, 0) * sum * m / 127.0, beta);
         }
     }
-    free(row);
     return ND_OK;
 }
 

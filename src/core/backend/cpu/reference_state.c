@@ -82,14 +82,13 @@ static nd_status quantize_blocks_reference(nd_backend *b, const nd_blocks *q, nd
     ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, nd_view_count(x)));
     const block_codec codec = codec_for(q->code);
     const int64_t blocks = nd_view_count(nd_as_const(q->scales));
-    double *values = malloc((size_t)q->block * sizeof *values);
+    ND_AUTOFREE double *values = malloc((size_t)q->block * sizeof *values);
     ND_FAIL_IF(!values, ND_ENOMEM, "no memory for a block of %lld", (long long)q->block);
     for (int64_t k = 0; k < blocks; k++) {
         for (int64_t i = k * q->block; i < block_end(q, k); i++)
             values[i - k * q->block] = nd_load(x, i);
         encode_block(&codec, q, k, values);
     }
-    free(values);
     return ND_OK;
 }
 
@@ -99,14 +98,13 @@ static nd_status dequantize_blocks_reference(nd_backend *b, nd_view x, const nd_
     ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, nd_view_count(nd_as_const(x))));
     const block_codec codec = codec_for(q->code);
     const int64_t blocks = nd_view_count(nd_as_const(q->scales));
-    double *values = malloc((size_t)q->block * sizeof *values);
+    ND_AUTOFREE double *values = malloc((size_t)q->block * sizeof *values);
     ND_FAIL_IF(!values, ND_ENOMEM, "no memory for a block of %lld", (long long)q->block);
     for (int64_t k = 0; k < blocks; k++) {
         decode_block(&codec, q, k, values);
         for (int64_t i = k * q->block; i < block_end(q, k); i++)
             nd_store(x, i, values[i - k * q->block]);
     }
-    free(values);
     return ND_OK;
 }
 

@@ -30,20 +30,15 @@ static nd_status swiglu_rmsnorm_quantize_reference(nd_backend *b, nd_view q, nd_
                                                    nd_cview gate, nd_cview up, nd_cview w)
 {
     ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape(nd_as_const(q), gate));
-    double *row = malloc((size_t)gate.cols * sizeof *row);
+    ND_AUTOFREE double *row = malloc((size_t)gate.cols * sizeof *row);
     ND_FAIL_IF(!row, ND_ENOMEM, "no memory for a row of %lld values", (long long)gate.cols);
     const nd_view hidden = nd_view_of(row, ND_F64, 1, gate.cols);
-    nd_status status = ND_OK;
     for (int64_t t = 0; t < gate.rows; t++) {
-        ND_TRY_GOTO(swiglu_reference(b, hidden, nd_cview_rows(gate, t, 1), nd_cview_rows(up, t, 1)),
-                    done);
-        ND_TRY_GOTO(b->ops.rmsnorm_quantize(b, nd_view_rows(q, t, 1), nd_view_rows(a, t, 1),
-                                            nd_view_rows(r, t, 1), nd_as_const(hidden), w),
-                    done);
+        ND_TRY(swiglu_reference(b, hidden, nd_cview_rows(gate, t, 1), nd_cview_rows(up, t, 1)));
+        ND_TRY(b->ops.rmsnorm_quantize(b, nd_view_rows(q, t, 1), nd_view_rows(a, t, 1),
+                                       nd_view_rows(r, t, 1), nd_as_const(hidden), w));
     }
-done:
-    free(row);
-    return status;
+    return ND_OK;
 }
 
 static nd_status swiglu_backward_reference(nd_backend *b, nd_view dgate, nd_view dup, nd_cview dh,
@@ -68,20 +63,16 @@ static nd_status swiglu_rmsnorm_backward_reference(nd_backend *b, nd_view dgate,
     ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == gate.rows);
     ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     const size_t count = (size_t)nd_view_count(gate);
-    double *memory = malloc((2 * count + 1) * sizeof *memory);
+    ND_AUTOFREE double *memory = malloc((2 * count + 1) * sizeof *memory);
     ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for 2 x %zu values", count);
     const nd_view hidden = nd_view_of(memory, ND_F64, gate.rows, gate.cols);
     const nd_view dhidden = nd_view_of(memory + count, ND_F64, gate.rows, gate.cols);
-    nd_status status = q.data ? swiglu_rmsnorm_quantize_reference(b, q, a, r, gate, up, w) : ND_OK;
-    ND_TRY_GOTO(status, done);
-    ND_TRY_GOTO(swiglu_reference(b, hidden, gate, up), done);
-    ND_TRY_GOTO(
-        b->ops.rmsnorm_backward(b, dhidden, dw, dy, nd_as_const(hidden), w, nd_as_const(r), 0.0f),
-        done);
-    ND_TRY_GOTO(swiglu_backward_reference(b, dgate, dup, nd_as_const(dhidden), gate, up), done);
-done:
-    free(memory);
-    return status;
+    if (q.data)
+        ND_TRY(swiglu_rmsnorm_quantize_reference(b, q, a, r, gate, up, w));
+    ND_TRY(swiglu_reference(b, hidden, gate, up));
+    ND_TRY(
+        b->ops.rmsnorm_backward(b, dhidden, dw, dy, nd_as_const(hidden), w, nd_as_const(r), 0.0f));
+    return swiglu_backward_reference(b, dgate, dup, nd_as_const(dhidden), gate, up);
 }
 
 void nd_reference_fill_swiglu(nd_backend_ops *ops)
