@@ -1,5 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "core/base/close.h"
 #include "core/base/directory.h"
 #include "data/data_directory.h"
 #include "data/shards/shard_info.h"
@@ -70,12 +71,9 @@ static nd_status print_file(const char *path, bool verify)
 {
     char first[9] = "";
     const char *suffix = strrchr(path, '.');
-    FILE *file = fopen(path, "rbe");
-    if (file) {
-        if (fread(first, 1, 9, file) != 9)
-            first[8] = '\0';
-        fclose(file);
-    }
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "rbe");
+    if (file && fread(first, 1, 9, file) != 9)
+        first[8] = '\0';
     if ((suffix && strcmp(suffix, ".gguf") == 0) || memcmp(first, "GGUF", 4) == 0)
         return nd_gguf_print(path, verify, stdout);
     if ((suffix && strcmp(suffix, ".safetensors") == 0) || first[8] == '{')

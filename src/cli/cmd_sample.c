@@ -2,6 +2,7 @@
 #include "cli/chat.h"
 #include "cli/cli.h"
 #include "cli/sampler.h"
+#include "core/base/close.h"
 
 #include <errno.h>
 #include <math.h>
@@ -99,12 +100,11 @@ static nd_status check_logits(const char *path, int64_t vocabulary)
     bool ours = (size_t)info.st_size % bytes == 0;
     ND_AUTOFREE float *row = malloc(bytes);
     ND_FAIL_IF(!row, ND_ENOMEM, "no memory for %lld logits", (long long)vocabulary);
-    FILE *file = fopen(path, "rbe");
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "rbe");
     ND_FAIL_IF(!file, ND_EIO, "%s: cannot read this file, which may hold logits to replace: %s",
                path, strerror(errno));
     for (int64_t left = info.st_size / (int64_t)bytes; ours && left > 0; left--)
         ours = fread(row, 1, bytes, file) == bytes && is_row_of_logits(row, vocabulary);
-    fclose(file);
     return ND_CHECK(ours, ND_ECONFIG,
                     "%s: this file holds no logits of %lld tokens and is not replaced; move it "
                     "elsewhere, or give another name",

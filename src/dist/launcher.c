@@ -1,5 +1,7 @@
 #include "dist/launcher.h"
 
+#include "core/base/close.h"
+
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,17 +76,15 @@ bool nd_launcher_has_mpi(void)
 
 static bool began_with_variable(pid_t process, const char *name)
 {
-    char path[64], *entry = NULL;
+    ND_AUTOFREE char *entry = NULL;
+    char path[64];
     size_t size = 0;
     const size_t length = strlen(name);
     bool found = false;
     snprintf(path, sizeof path, "/proc/%ld/environ", (long)process);
-    FILE *file = fopen(path, "re");
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "re");
     while (file && !found && getdelim(&entry, &size, '\0', file) > 0)
         found = strncmp(entry, name, length) == 0 && entry[length] == '=';
-    free(entry);
-    if (file)
-        fclose(file);
     return found;
 }
 
@@ -93,11 +93,10 @@ static pid_t parent_of(pid_t process)
     char path[64], text[512];
     long parent = 0;
     snprintf(path, sizeof path, "/proc/%ld/stat", (long)process);
-    FILE *file = fopen(path, "re");
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "re");
     if (!file)
         return 0;
     text[fread(text, 1, sizeof text - 1, file)] = '\0';
-    fclose(file);
     const char *name_end = strrchr(text, ')'); /* "12 (name) S 1 ..." */
     return name_end && sscanf(name_end, ") %*c %ld", &parent) == 1 ? (pid_t)parent : 0;
 }

@@ -1,5 +1,6 @@
 #include "core/backend/threads.h"
 
+#include "core/base/error.h"
 #include "core/base/machine.h"
 
 #include <math.h>
@@ -15,16 +16,13 @@ enum { THREADS_MAX = 4096 };
 /* The first hardware thread of this processor's core. */
 static int first_sibling(int processor)
 {
-    char path[96];
-    int first = processor;
+    char path[96], siblings[64];
+    int first;
     snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
              processor);
-    FILE *file = fopen(path, "re");
-    if (file && fscanf(file, "%d", &first) != 1)
-        first = processor;
-    if (file)
-        fclose(file);
-    return first;
+    return nd_first_line(path, siblings, sizeof siblings) && sscanf(siblings, "%d", &first) == 1
+               ? first
+               : processor;
 }
 
 /* All processors that OpenMP binds threads to; false: it binds none. */
@@ -34,13 +32,12 @@ static bool places(size_t bytes, cpu_set_t *set)
     CPU_ZERO_S(bytes, set);
     for (int place = 0; place < count; place++) {
         const int size = omp_get_place_num_procs(place);
-        int *processors = calloc((size_t)size + 1, sizeof *processors);
+        ND_AUTOFREE int *processors = calloc((size_t)size + 1, sizeof *processors);
         if (!processors)
             return false;
         omp_get_place_proc_ids(place, processors);
         for (int i = 0; i < size; i++)
             CPU_SET_S((size_t)processors[i], bytes, set);
-        free(processors);
     }
     return count > 0;
 }

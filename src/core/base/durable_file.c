@@ -1,9 +1,9 @@
 #include "core/base/durable_file.h"
 
+#include "core/base/close.h"
 #include "core/base/directory.h"
 #include "core/base/rng.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -92,11 +92,9 @@ static long long place_of_process(void)
 {
     char boot[64] = "";
     struct stat namespace;
-    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+    ND_CLEANUP(nd_close_file) FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
     const bool known =
         file && fgets(boot, sizeof boot, file) && stat("/proc/self/ns/pid", &namespace) == 0;
-    if (file)
-        fclose(file);
     return known ? (long long)(nd_rng_key(namespace.st_ino, boot) % 10000000000u) : 0;
 }
 
@@ -122,7 +120,7 @@ static void remove_dead(const char *path, long long place)
     char left[PATH_MAX];
     directory_of(path, left);
     const size_t length = strlen(left);
-    DIR *directory = place > 0 ? opendir(left) : NULL;
+    ND_CLEANUP(nd_close_directory) DIR *directory = place > 0 ? opendir(left) : NULL;
     for (const struct dirent *entry; directory && (entry = readdir(directory));) {
         if (!is_dead(path, entry->d_name, place) ||
             (size_t)snprintf(left + length, sizeof left - length, "/%s", entry->d_name) >=
@@ -132,8 +130,6 @@ static void remove_dead(const char *path, long long place)
             nd_directory_remove(left) != ND_OK)
             nd_error_clear();
     }
-    if (directory)
-        closedir(directory);
 }
 
 nd_status nd_temporary_create(const char *path, char temporary[PATH_MAX], int *file)
@@ -203,18 +199,13 @@ nd_status nd_durable_rename(const char *temporary, const char *path)
 {
     char directory[PATH_MAX];
     directory_of(path, directory);
-    nd_status status = ND_OK;
-    ND_TRY_GOTO(nd_durable_check(path, NULL, NULL), failed);
-    ND_TRY_GOTO(nd_path_sync(temporary), failed);
-    if (rename(temporary, path) != 0) {
-        status =
-            ND_FAIL(ND_EIO, "%s: cannot rename %s to this: %s", path, temporary, strerror(errno));
-        goto failed;
-    }
-    return nd_path_sync(directory);
-failed:
-    unlink(temporary);
-    return status;
+    nd_status status = nd_durable_check(path, NULL, NULL);
+    ND_IF_OK(nd_path_sync(temporary));
+    ND_IF_OK(ND_CHECK(rename(temporary, path) == 0, ND_EIO, "%s: cannot rename %s to this: %s",
+                      path, temporary, strerror(errno)));
+    if (status != ND_OK)
+        unlink(temporary);
+    return status == ND_OK ? nd_path_sync(directory) : status;
 }
 
 nd_status nd_durable_write(const char *path, const void *bytes, size_t size)

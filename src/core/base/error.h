@@ -4,7 +4,7 @@
  * A function that finds an error calls ND_FAIL or ND_FAIL_IF with a message that names the file,
  * tensor, key or rank, what was expected and what was found. Callers pass it up with ND_TRY, which
  * adds one line to the trace; what they own is released by ND_AUTOFREE and ND_CLEANUP, or they use
- * ND_TRY_GOTO or ND_IF_OK. Nothing in the libraries exits. */
+ * ND_IF_OK. Nothing in the libraries exits. */
 #pragma once
 
 #include <stddef.h>
@@ -68,26 +68,6 @@ typedef struct nd_error {
 /* An expression: ND_OK when `condition` holds, otherwise the failure:
  * return ND_CHECK(list, ND_ENOMEM, "no memory for a list"). */
 #define ND_CHECK(condition, ...) ((condition) ? ND_OK : ND_FAIL(__VA_ARGS__))
-
-/* Needs a local `nd_status status` and a cleanup label. */
-#define ND_TRY_GOTO(expression, label)                                                             \
-    do {                                                                                           \
-        status = (expression);                                                                     \
-        if (status != ND_OK) {                                                                     \
-            nd_error_add_trace(__FILE__, __LINE__, #expression);                                   \
-            goto label;                                                                            \
-        }                                                                                          \
-    } while (0)
-
-/* ND_FAIL_IF for functions with a cleanup label; needs the same locals as ND_TRY_GOTO:
- * ND_FAIL_GOTO(!list, done, ND_ENOMEM, "no memory for a list"). */
-#define ND_FAIL_GOTO(condition, label, ...)                                                        \
-    do {                                                                                           \
-        if (condition) {                                                                           \
-            status = ND_FAIL(__VA_ARGS__);                                                         \
-            goto label;                                                                            \
-        }                                                                                          \
-    } while (0)
 
 /* Evaluates `expression` only while the local `nd_status status` is ND_OK: for a chain of calls
  * followed by a cleanup. */

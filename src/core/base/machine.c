@@ -1,23 +1,30 @@
 #include "core/base/machine.h"
 
+#include "core/base/close.h"
+#include "core/base/error.h"
+
 #include <limits.h>
 #include <math.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static bool read_text(const char *directory, const char *name, char *text, int size)
+bool nd_first_line(const char *path, char *text, size_t size)
+{
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "re");
+    text[0] = '\0';
+    if (!file || !fgets(text, (int)size, file))
+        return false;
+    text[strcspn(text, "\n")] = '\0';
+    return true;
+}
+
+static bool read_text(const char *directory, const char *name, char *text, size_t size)
 {
     char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
-        return false;
-    FILE *file = fopen(path, "re");
-    const bool read = file && fgets(text, size, file) != NULL;
-    if (file)
-        fclose(file);
-    return read;
+    return snprintf(path, sizeof path, "%s/%s", directory, name) < (int)sizeof path &&
+           nd_first_line(path, text, size);
 }
 
 /* A limit in bytes; SIZE_MAX for "max" and for missing files. */
@@ -57,12 +64,10 @@ static size_t file_bytes(const char *directory, const char *inactive, const char
     size_t sum = 0;
     if (snprintf(path, sizeof path, "%s/memory.stat", directory) >= (int)sizeof path)
         return 0;
-    FILE *file = fopen(path, "re");
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "re");
     while (file && fscanf(file, "%63s %llu", name, &bytes) == 2)
         if (strcmp(name, inactive) == 0 || strcmp(name, active) == 0)
             sum += (size_t)bytes;
-    if (file)
-        fclose(file);
     return sum;
 }
 
@@ -128,7 +133,7 @@ nd_cgroup nd_cgroup_read(const char *membership, const char *root)
 {
     nd_cgroup g = {.processors = INFINITY, .memory_remaining = SIZE_MAX};
     char line[PATH_MAX];
-    FILE *file = fopen(membership, "re");
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(membership, "re");
     while (file && fgets(line, sizeof line, file)) {
         char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
         if (!path)
@@ -141,8 +146,6 @@ nd_cgroup nd_cgroup_read(const char *membership, const char *root)
         for (char *name = strtok(names, ","); name; name = strtok(NULL, ","))
             read_groups(&g, root, name, strcmp(path, "/") == 0 ? "" : path);
     }
-    if (file)
-        fclose(file);
     return g;
 }
 

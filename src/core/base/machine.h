@@ -1,7 +1,12 @@
-/* The processor time and memory that this process's control group (version 1 or 2) allows. */
+/* What the kernel's files say: lines of them, and the processor time and memory that this process's
+ * control group (version 1 or 2) allows. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
+
+/* The first line of a small file without its end; "" and false when it cannot be read. */
+bool nd_first_line(const char *path, char *text, size_t size);
 
 /* The tightest limits of a control group and all groups above it. */
 typedef struct nd_cgroup {

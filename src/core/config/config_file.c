@@ -1,5 +1,6 @@
 /* Reads and writes INI files. iniparser parses them, but ignores duplicate keys, long lines and
  * keys outside sections, so a scan finds those first; it also knows line numbers for messages. */
+#include "core/base/close.h"
 #include "core/config/config.h"
 #include "core/config/config_keys.h"
 
@@ -219,35 +220,30 @@ static nd_status assign_all(nd_config *config, const scan *s, const dictionary *
     return ND_OK;
 }
 
+static void release(scan *s)
+{
+    for (int i = 0; i < s->count; i++)
+        free(s->places[i].quoted);
+    free(s->places);
+}
+
 nd_status nd_config_read_file(nd_config *config, const char *path)
 {
-    nd_status status = ND_OK;
-    dictionary *values = NULL;
-    scan s = {path, calloc(LINES_MAX, sizeof(key_position)), 0};
-    FILE *file = NULL;
+    ND_CLEANUP(release) scan s = {path, calloc(LINES_MAX, sizeof(key_position)), 0};
     struct stat info;
     /* The file is read twice, which a pipe does not allow. */
-    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
-        status = ND_FAIL(ND_ECONFIG, "%s: not a regular file", path);
-        goto done;
-    }
-    ND_FAIL_GOTO(!s.places, done, ND_ENOMEM, "%s: no memory to read it", path);
-    file = fopen(path, "r");
-    ND_FAIL_GOTO(!file, done, ND_ECONFIG, "%s: %s", path, strerror(errno));
-    ND_TRY_GOTO(check_bytes(&s, file), done);
-    ND_TRY_GOTO(scan_lines(&s, file), done);
+    ND_FAIL_IF(stat(path, &info) == 0 && !S_ISREG(info.st_mode), ND_ECONFIG,
+               "%s: not a regular file", path);
+    ND_FAIL_IF(!s.places, ND_ENOMEM, "%s: no memory to read it", path);
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "r");
+    ND_FAIL_IF(!file, ND_ECONFIG, "%s: %s", path, strerror(errno));
+    ND_TRY(check_bytes(&s, file));
+    ND_TRY(scan_lines(&s, file));
     iniparser_set_error_callback(ignore_iniparser_error);
-    values = iniparser_load(path);
-    ND_FAIL_GOTO(!values, done, ND_ECONFIG, "%s: not an INI file that iniparser can read", path);
-    ND_TRY_GOTO(assign_all(config, &s, values), done);
-done:
-    if (values)
-        iniparser_freedict(values);
-    if (file)
-        fclose(file);
-    for (int i = 0; i < s.count; i++)
-        free(s.places[i].quoted);
-    free(s.places);
+    dictionary *values = iniparser_load(path);
+    ND_FAIL_IF(!values, ND_ECONFIG, "%s: not an INI file that iniparser can read", path);
+    const nd_status status = assign_all(config, &s, values);
+    iniparser_freedict(values);
     return status;
 }
 

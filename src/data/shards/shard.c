@@ -1,5 +1,6 @@
 #include "data/shards/shard.h"
 
+#include "core/base/close.h"
 #include "data/shards/fletcher32.h"
 #include "data/shards/hdf5_errors.h"
 #include "data/shards/hdf5_lock.h"
@@ -236,11 +237,9 @@ static bool has_signature(const char *path)
 {
     static const char signature[] = "\x89HDF\r\n\x1a\n";
     char first[8] = "";
-    FILE *file = fopen(path, "rbe");
-    const bool read_all = file && fread(first, 1, sizeof first, file) == sizeof first;
-    if (file)
-        fclose(file);
-    return read_all && memcmp(first, signature, sizeof first) == 0;
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "rbe");
+    return file && fread(first, 1, sizeof first, file) == sizeof first &&
+           memcmp(first, signature, sizeof first) == 0;
 }
 
 /* The caller closes the file, also when it failed. */

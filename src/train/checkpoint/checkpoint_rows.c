@@ -1,6 +1,7 @@
 /* Parameters owned by rows. Each rank writes its rows, by parameter and part, to a file next to its
  * rank file; when all have, rank 0 assembles each tensor, writes it to its own file and removes the
  * others. So checkpoints do not depend on the distribution of rows. */
+#include "core/base/close.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_parts.h"
@@ -47,15 +48,13 @@ static nd_status read_rows(const joining *j, int rank, char *into, size_t bytes)
     char path[ND_CHECKPOINT_PATH_MAX];
     ND_TRY(path_of(j->s, rank, "rows", path));
     errno = 0;
-    FILE *file = fopen(path, "rb");
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "rb");
     if (!file)
         return io_error(path, "opened");
-    const bool whole =
-        fseek(file, (long)j->used[rank], SEEK_SET) == 0 && fread(into, 1, bytes, file) == bytes;
-    const nd_status status = whole ? ND_OK : io_error(path, "read");
-    fclose(file);
+    if (fseek(file, (long)j->used[rank], SEEK_SET) != 0 || fread(into, 1, bytes, file) != bytes)
+        return io_error(path, "read");
     j->used[rank] += bytes;
-    return status;
+    return ND_OK;
 }
 
 static nd_status join_part(const joining *j, int64_t index, const nd_optimizer_state *part,

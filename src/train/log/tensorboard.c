@@ -1,5 +1,6 @@
 #include "train/log/tensorboard.h"
 
+#include "core/base/close.h"
 #include "core/base/durable_file.h"
 #include "train/log/crc32c.h"
 
@@ -78,7 +79,7 @@ static Nd__Event *read_event(FILE *file, size_t *end)
  * readers to drop those steps. */
 static void drop_later_steps(const char *path, int64_t last_step)
 {
-    FILE *file = fopen(path, "rbe");
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "rbe");
     size_t end = 0, keep = 0;
     bool ours = false;
     Nd__Event *event;
@@ -91,8 +92,6 @@ static void drop_later_steps(const char *path, int64_t last_step)
             break;
         keep = end;
     }
-    if (file)
-        fclose(file);
     const bool cut = ours && truncate(path, (off_t)keep) == 0;
     (void)cut;
 }
@@ -166,12 +165,7 @@ nd_status nd_tensorboard_open(const char *directory, int64_t last_step,
     t->file = -1;
     nd_status status = create_file(t, directory, latest);
     ND_IF_OK(write_beginning(t, latest > 0, last_step));
-    if (status != ND_OK) {
-        nd_tensorboard_close(t);
-        return status;
-    }
-    *tensorboard = t;
-    return ND_OK;
+    ND_RETURN_MADE(status, t, nd_tensorboard_close, tensorboard);
 }
 
 void nd_tensorboard_close(nd_tensorboard *t)

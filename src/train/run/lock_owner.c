@@ -1,5 +1,6 @@
 #include "train/run/lock_owner.h"
 
+#include "core/base/machine.h"
 #include "dist/launcher.h"
 
 #include <jansson.h>
@@ -10,24 +11,12 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The first line of a small file; "" when it cannot be read. */
-static void read_line(const char *path, char *text, size_t size)
-{
-    FILE *file = fopen(path, "re");
-    text[0] = '\0';
-    if (!file)
-        return;
-    if (fgets(text, (int)size, file))
-        text[strcspn(text, "\n")] = '\0';
-    fclose(file);
-}
-
 /* The start time of a process in clock ticks since boot; -1 if there is none or it is a zombie. */
 static int64_t process_start(int64_t pid)
 {
     char path[64], line[1024];
     snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
-    read_line(path, line, sizeof line);
+    nd_first_line(path, line, sizeof line);
     const char *at = strrchr(line, ')'); /* the name before it may contain anything */
     char state;
     long long start;
@@ -54,8 +43,8 @@ void nd_lock_owner_self(nd_lock_owner *self)
     *self = (nd_lock_owner){.pid = getpid(), .process_start = process_start(getpid())};
     if (gethostname(self->host, sizeof self->host - 1) != 0)
         strcpy(self->host, "unknown");
-    read_line("/etc/machine-id", self->machine, sizeof self->machine);
-    read_line("/proc/sys/kernel/random/boot_id", self->boot, sizeof self->boot);
+    nd_first_line("/etc/machine-id", self->machine, sizeof self->machine);
+    nd_first_line("/proc/sys/kernel/random/boot_id", self->boot, sizeof self->boot);
     if (stat("/proc/self/ns/pid", &namespace) == 0)
         self->pid_namespace = (int64_t) namespace.st_ino;
     if (localtime_r(&now, &local))

@@ -1,5 +1,6 @@
 #include "train/run/memory.h"
 
+#include "core/base/close.h"
 #include "core/base/machine.h"
 
 #include <malloc.h>
@@ -16,16 +17,12 @@ const char *nd_memory_category_name(nd_memory_category category)
 /* Resident pages in /proc/self/statm: all, and those of files and shared memory. */
 static void read_statm(size_t *resident, size_t *shared)
 {
-    unsigned long total = 0, resident_pages = 0, shared_pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
+    char line[128];
     *resident = *shared = 0;
-    if (!file)
-        return;
-    if (fscanf(file, "%lu %lu %lu", &total, &resident_pages, &shared_pages) == 3) {
-        *resident = (size_t)resident_pages * (size_t)sysconf(_SC_PAGESIZE);
-        *shared = (size_t)shared_pages * (size_t)sysconf(_SC_PAGESIZE);
-    }
-    fclose(file);
+    if (nd_first_line("/proc/self/statm", line, sizeof line))
+        sscanf(line, "%*u %zu %zu", resident, shared);
+    *resident *= (size_t)sysconf(_SC_PAGESIZE);
+    *shared *= (size_t)sysconf(_SC_PAGESIZE);
 }
 
 size_t nd_memory_resident(void)
@@ -49,13 +46,11 @@ size_t nd_memory_available(void)
     char line[256];
     unsigned long kilobytes = 0;
     size_t machine = 0;
-    FILE *file = fopen("/proc/meminfo", "r");
+    ND_CLEANUP(nd_close_file) FILE *file = fopen("/proc/meminfo", "r");
     while (file && fgets(line, sizeof line, file))
         if (sscanf(line, "MemAvailable: %lu kB", &kilobytes) == 1 ||
             sscanf(line, "SwapFree: %lu kB", &kilobytes) == 1)
             machine += (size_t)kilobytes * 1024;
-    if (file)
-        fclose(file);
     const size_t group = nd_cgroup_of_process().memory_remaining;
     if (machine == 0)
         return group;
@@ -66,12 +61,9 @@ size_t nd_memory_resident_peak(void)
 {
     char line[256];
     unsigned long kilobytes = 0;
-    FILE *file = fopen("/proc/self/status", "r");
-    if (!file)
-        return 0;
-    while (fgets(line, sizeof line, file))
+    ND_CLEANUP(nd_close_file) FILE *file = fopen("/proc/self/status", "r");
+    while (file && fgets(line, sizeof line, file))
         if (sscanf(line, "VmHWM: %lu kB", &kilobytes) == 1)
             break;
-    fclose(file);
     return (size_t)kilobytes * 1024;
 }

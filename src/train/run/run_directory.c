@@ -1,5 +1,6 @@
 #include "train/run/run_directory.h"
 
+#include "core/base/close.h"
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "dist/launcher.h"
@@ -46,13 +47,12 @@ static nd_status check_log(const char *run_dir)
     char path[ND_CHECKPOINT_PATH_MAX], begin[1 << 14];
     ND_TRY(nd_checkpoint_join(path, run_dir, "training.log"));
     ND_TRY(nd_durable_check(path, "20", "a log with times"));
-    FILE *file = fopen(path, "re");
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "re");
     if (!file)
         return ND_CHECK(errno == ENOENT, ND_EIO, "%s: cannot read this file: %s", path,
                         strerror(errno));
     const size_t size = fread(begin, 1, sizeof begin - 1, file);
     begin[size] = '\0';
-    fclose(file);
     return ND_CHECK(
         size == 0 || strstr(begin, " program nanochat_dist "), ND_ECONFIG,
         "%s: this file is not a log of this program and is not replaced by one; move it "

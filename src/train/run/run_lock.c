@@ -1,6 +1,7 @@
 #include "train/run/run_lock.h"
 
 #include "core/base/clock.h"
+#include "core/base/close.h"
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint.h"
@@ -8,7 +9,6 @@
 #include "train/run/identity.h"
 #include "train/run/lock_owner.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -59,13 +59,14 @@ static bool locks_reach_all(int file)
 {
     static const char *const known[] = {"ext2",  "ext3", "ext4", "xfs",  "btrfs",  "zfs",
                                         "tmpfs", "f2fs", "nfs",  "nfs4", "lustre", "ceph"};
-    char device[32], *line = NULL, type[32];
+    ND_AUTOFREE char *line = NULL;
+    char device[32], type[32];
     size_t scratch = 0;
     struct stat info;
     bool reach = false;
-    FILE *mounts = fopen("/proc/self/mountinfo", "re");
+    ND_CLEANUP(nd_close_file) FILE *mounts = fopen("/proc/self/mountinfo", "re");
     if (!mounts || fstat(file, &info) != 0)
-        goto done;
+        return false;
     snprintf(device, sizeof device, " %u:%u ", major(info.st_dev), minor(info.st_dev));
     while (getline(&line, &scratch, mounts) > 0) {
         const char *rest = strstr(line, " - ");
@@ -75,10 +76,6 @@ static bool locks_reach_all(int file)
             reach |= strcmp(type, known[i]) == 0 && !locks_are_local(rest);
         break;
     }
-done:
-    free(line);
-    if (mounts)
-        fclose(mounts);
     return reach;
 }
 
@@ -147,7 +144,7 @@ static bool same_owner(const nd_lock_owner *a, const nd_lock_owner *b)
 static bool others_announce(const nd_run_lock *l, const char *mine)
 {
     bool others = false;
-    DIR *list = opendir(l->directory);
+    ND_CLEANUP(nd_close_directory) DIR *list = opendir(l->directory);
     for (const struct dirent *entry; list && (entry = readdir(list));) {
         char path[ND_CHECKPOINT_PATH_MAX + NAME_MAX + 2];
         nd_lock_owner owner;
@@ -164,8 +161,6 @@ static bool others_announce(const nd_run_lock *l, const char *mine)
             others = true;
         close(file);
     }
-    if (list)
-        closedir(list);
     return others || !list;
 }
 
@@ -371,13 +366,11 @@ static bool sees_lock(const char *directory, const nd_lock_owner *owner)
     char path[ND_CHECKPOINT_PATH_MAX + 64];
     nd_lock_owner found = {.pid = -1};
     snprintf(path, sizeof path, "%s/" ND_RUN_LOCK_NAME, directory);
-    DIR *list = opendir(directory);
+    ND_CLEANUP(nd_close_directory) DIR *list = opendir(directory);
     const int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     const bool same = file >= 0 && read_record(file, &found) && same_owner(&found, owner);
     if (file >= 0)
         close(file);
-    if (list)
-        closedir(list);
     return same;
 }
 
