@@ -85,25 +85,24 @@ static nd_status eigenvectors(double *a, double *w, double *work, int *integers,
 static nd_galore_scratch shaped(const nd_galore_scratch *scratch, const nd_galore *g)
 {
     nd_galore_scratch out = *scratch;
-    out.basis = nd_view_of(scratch->basis.data, ND_F32, g->rank, nd_galore_small(g));
-    out.gram = nd_view_of(scratch->gram.data, ND_F32, g->sketch, g->sketch);
-    out.coefficients = nd_view_of(scratch->coefficients.data, ND_F32, g->rank, g->sketch);
+    out.basis = nd_view_shaped(scratch->basis, g->rank, nd_galore_small(g));
+    out.gram = nd_view_shaped(scratch->gram, g->sketch, g->sketch);
+    out.coefficients = nd_view_shaped(scratch->coefficients, g->rank, g->sketch);
     return out;
 }
 
 /* Twice, so that the second Gram matrix is nearly the identity and its factor accurate. */
 static nd_status orthonormalize(nd_backend *b, nd_view p, const nd_galore_scratch *r)
 {
-    const nd_view gram = nd_view_of(r->gram.data, ND_F32, p.rows, p.rows);
-    const nd_view basis = nd_view_of(r->basis.data, ND_F32, p.rows, p.cols);
+    const nd_view gram = nd_view_shaped(r->gram, p.rows, p.rows);
+    const nd_view basis = nd_view_shaped(r->basis, p.rows, p.cols);
     ND_TRY(nd_orthonormal_rows(b, basis, nd_as_const(p), gram, r->host, NULL));
     return nd_orthonormal_rows(b, p, nd_as_const(basis), gram, r->host, NULL);
 }
 
-nd_status nd_galore_random_subspace(nd_backend *b, const nd_galore *g, nd_view p, uint64_t key,
+nd_status nd_galore_random_subspace(nd_backend *b, nd_view p, uint64_t key,
                                     const nd_galore_scratch *scratch)
 {
-    (void)g;
     ND_TRY(nd_galore_random(b, key, p, scratch->drawn));
     return orthonormalize(b, p, scratch);
 }

@@ -88,7 +88,7 @@ nd_status nd_galore_subspace(nd_backend *b, const nd_galore *g, nd_view p, nd_cv
                              const nd_galore_scratch *scratch);
 
 /* p := random orthonormal rows. */
-nd_status nd_galore_random_subspace(nd_backend *b, const nd_galore *g, nd_view p, uint64_t key,
+nd_status nd_galore_random_subspace(nd_backend *b, nd_view p, uint64_t key,
                                     const nd_galore_scratch *scratch);
 
 /* c = next previousᵀ [rank, rank]: maps coordinates of the previous subspace to the next one's. */

@@ -110,8 +110,8 @@ nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int 
 {
     const double margin = method == ND_ORTHOGONALIZATION_POLAR_EXPRESS ? polar_express_margin : 1.0;
     const int64_t rows = s->update.rows, cols = s->update.cols, side = rows < cols ? rows : cols;
-    const nd_view square[2] = {nd_view_of(s->gram[0].data, s->gram[0].dtype, side, side),
-                               nd_view_of(s->gram[1].data, s->gram[1].dtype, side, side)};
+    const nd_view square[2] = {nd_view_shaped(s->gram[0], side, side),
+                               nd_view_shaped(s->gram[1], side, side)};
     ND_TRY(b->ops.sum_squares(b, s->norm, nd_as_const(s->update)));
     ND_TRY(b->ops.divide_by_norm(b, s->x[0], nd_as_const(s->update), nd_as_const(s->norm), margin));
     const bool by_gram =
@@ -131,9 +131,9 @@ nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int 
 nd_muon_scratch nd_muon_scratch_shaped(const nd_muon_scratch *s, int64_t rows, int64_t cols)
 {
     nd_muon_scratch out = *s;
-    out.update = nd_view_of(s->update.data, s->update.dtype, rows, cols);
+    out.update = nd_view_shaped(s->update, rows, cols);
     for (int i = 0; i < 2; i++)
-        out.x[i] = nd_view_of(s->x[i].data, s->x[i].dtype, rows, cols);
+        out.x[i] = nd_view_shaped(s->x[i], rows, cols);
     return out;
 }
 

@@ -268,7 +268,7 @@ static nd_status lift(nd_optimizer *o, int64_t index, nd_cview direction, double
 {
     const nd_galore *g = o->states[index].galore;
     nd_view projector;
-    *lifted = nd_view_of(o->lifted.data, o->lifted.dtype, g->rows, g->cols);
+    *lifted = nd_view_shaped(o->lifted, g->rows, g->cols);
     ND_TRY(nd_projectors_load(o->projectors, index, &projector));
     return nd_galore_lift(o->backend, g, *lifted, nd_as_const(projector), direction, (float)factor);
 }
@@ -299,8 +299,7 @@ static nd_status update_muon(nd_optimizer *o, int64_t index, nd_view master, nd_
     nd_view direction, lifted;
     nd_cview reduced = gradient;
     if (whole) {
-        const nd_view into =
-            nd_view_of(o->reduced.data, ND_F32, state->first.rows, state->first.cols);
+        const nd_view into = nd_view_shaped(o->reduced, state->first.rows, state->first.cols);
         ND_TRY(nd_projectors_project(o->projectors, index, into, gradient, 0.0f));
         reduced = nd_as_const(into);
     }
@@ -335,7 +334,7 @@ static nd_status update_adamw(nd_optimizer *o, int64_t index, nd_view master, nd
         .rounding_key = p->rounding_key,
     };
     /* The direction is a step with learning rate 1 from zero weights. */
-    const nd_view w = nd_view_of(o->scratch.update.data, ND_F32, gradient.rows, gradient.cols);
+    const nd_view w = nd_view_shaped(o->scratch.update, gradient.rows, gradient.cols);
     nd_adamw_params unit = *p;
     unit.learning_rate = 1.0f;
     unit.weight_decay = 0.0f;
@@ -393,8 +392,8 @@ static nd_status move_state(nd_optimizer *o, const nd_galore *g, const nd_state 
                             nd_cview rotation)
 {
     nd_backend *b = o->backend;
-    const nd_view into = nd_view_of(o->scratch.momentum.data, ND_F32, state->rows, state->cols);
-    const nd_view moved = nd_view_of(o->scratch.update.data, ND_F32, state->rows, state->cols);
+    const nd_view into = nd_view_shaped(o->scratch.momentum, state->rows, state->cols);
+    const nd_view moved = nd_view_shaped(o->scratch.update, state->rows, state->cols);
     nd_view m;
     ND_TRY(state->codec->load(b, state, &o->scratch.state, into, &m));
     ND_TRY(nd_galore_rotate(b, g, moved, rotation, nd_as_const(m)));

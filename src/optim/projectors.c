@@ -185,16 +185,11 @@ static uint64_t stream(const nd_projectors *p, int64_t index, int64_t step, cons
         (uint64_t)p->config->training.seed + 0x9e3779b97f4a7c15u * (uint64_t)(step + 1), name);
 }
 
-static nd_view shaped(nd_view v, int64_t rows, int64_t cols)
-{
-    return nd_view_of(v.data, v.dtype, rows, cols);
-}
-
 nd_status nd_projectors_load(nd_projectors *p, int64_t index, nd_view *view)
 {
     const nd_state *state = &p->list[index].state;
-    return state->codec->load(p->backend, state, NULL, shaped(p->loaded, state->rows, state->cols),
-                              view);
+    return state->codec->load(p->backend, state, NULL,
+                              nd_view_shaped(p->loaded, state->rows, state->cols), view);
 }
 
 static nd_status store(nd_projectors *p, int64_t index, nd_view values)
@@ -210,9 +205,9 @@ static nd_status store(nd_projectors *p, int64_t index, nd_view values)
 nd_status nd_projectors_initialize(nd_projectors *p, int64_t index)
 {
     const nd_galore *g = &p->list[index].shape;
-    const nd_view next = shaped(p->next, g->rank, nd_galore_small(g));
-    ND_TRY(nd_galore_random_subspace(p->backend, g, next, stream(p, index, -1, "galore"),
-                                     &p->scratch));
+    const nd_view next = nd_view_shaped(p->next, g->rank, nd_galore_small(g));
+    ND_TRY(
+        nd_galore_random_subspace(p->backend, next, stream(p, index, -1, "galore"), &p->scratch));
     return store(p, index, next);
 }
 
@@ -233,7 +228,7 @@ nd_status nd_projectors_sketch(nd_projectors *p, int64_t index, int64_t step, nd
     ND_FAIL_IF(!nd_projectors_due(p, index, step, &place), ND_EINTERNAL,
                "%s keeps its subspace in step %lld", p->params->list[index].name, (long long)step);
     const nd_view row = nd_view_rows(p->omega, place, 1);
-    const nd_view omega = shaped(row, g->sketch, nd_galore_large(g));
+    const nd_view omega = nd_view_shaped(row, g->sketch, nd_galore_large(g));
     if (p->omega_step[place] != step) { /* the first micro-batch */
         ND_TRY(nd_galore_random(p->backend, stream(p, index, step, "galore_sketch"), omega,
                                 p->scratch.drawn));
@@ -247,14 +242,14 @@ nd_status nd_projectors_replace(nd_projectors *p, int64_t index, int64_t step, n
 {
     const nd_galore *g = &p->list[index].shape;
     nd_backend *b = p->backend;
-    const nd_view next = shaped(p->next, g->rank, nd_galore_small(g));
-    const nd_view before = shaped(p->scratch.basis, g->rank, nd_galore_small(g));
+    const nd_view next = nd_view_shaped(p->next, g->rank, nd_galore_small(g));
+    const nd_view before = nd_view_shaped(p->scratch.basis, g->rank, nd_galore_small(g));
     nd_view now, old;
     ND_TRY(nd_galore_subspace(b, g, next, y, stream(p, index, step, "galore"), &p->scratch));
     ND_TRY(nd_projectors_load(p, index, &old));
     ND_TRY(b->ops.copy(b, before.data, old.data, nd_view_bytes(nd_as_const(old))));
     ND_TRY(store(p, index, next));
     ND_TRY(nd_projectors_load(p, index, &now));
-    *rotation = shaped(p->rotation, g->rank, g->rank);
+    *rotation = nd_view_shaped(p->rotation, g->rank, g->rank);
     return nd_galore_rotation(b, *rotation, nd_as_const(now), nd_as_const(before));
 }

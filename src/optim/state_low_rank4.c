@@ -56,10 +56,10 @@ static nd_state_scratch shaped(const nd_state_scratch *scratch, const nd_state *
 {
     const int64_t rank = nd_state_low_rank(s->rows, s->cols);
     nd_state_scratch out = *scratch;
-    out.left = nd_view_of(scratch->left.data, ND_F32, rank, s->rows);
-    out.right = nd_view_of(scratch->right.data, ND_F32, rank, s->cols);
-    out.product = nd_view_of(scratch->product.data, ND_F32, rank, s->rows);
-    out.gram = nd_view_of(scratch->gram.data, ND_F32, rank, rank);
+    out.left = nd_view_shaped(scratch->left, rank, s->rows);
+    out.right = nd_view_shaped(scratch->right, rank, s->cols);
+    out.product = nd_view_shaped(scratch->product, rank, s->rows);
+    out.gram = nd_view_shaped(scratch->gram, rank, rank);
     return out;
 }
 

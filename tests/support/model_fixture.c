@@ -31,7 +31,7 @@ nd_model_config nd_model_fixture_config(nd_arch arch, nd_dtype compute)
 static void reserve(nd_model_fixture *f, int which)
 {
     const nd_params *params = &f->model->params;
-    const nd_dtype wide = f->model->config.compute == ND_F64 ? ND_F64 : ND_F32;
+    const nd_dtype wide = nd_dtype_wide(f->model->config.compute);
     if (which == 0)
         ND_ASSERT_OK(nd_model_reserve_weights(f->model, &f->weights));
     if (which == 1)

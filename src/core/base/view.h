@@ -45,6 +45,12 @@ static inline size_t nd_dtype_size(nd_dtype dtype)
     return 1;
 }
 
+/* The type that sums and statistics of values of this compute type are kept in. */
+static inline nd_dtype nd_dtype_wide(nd_dtype compute)
+{
+    return compute == ND_F64 ? ND_F64 : ND_F32;
+}
+
 static inline const char *nd_dtype_name(nd_dtype dtype)
 {
     static const char *const names[] = {"f64", "f32", "bf16", "i32", "i8", "u8"};
@@ -55,6 +61,12 @@ static inline const char *nd_dtype_name(nd_dtype dtype)
 static inline nd_view nd_view_of(void *data, nd_dtype dtype, int64_t rows, int64_t cols)
 {
     return (nd_view){data, dtype, rows, cols};
+}
+
+/* The memory of a view with another shape. */
+static inline nd_view nd_view_shaped(nd_view v, int64_t rows, int64_t cols)
+{
+    return (nd_view){v.data, v.dtype, rows, cols};
 }
 
 static inline nd_cview nd_cview_of(const void *data, nd_dtype dtype, int64_t rows, int64_t cols)

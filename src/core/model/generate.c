@@ -12,7 +12,7 @@ nd_status nd_generator_reserve(nd_generator *g, nd_model *model, int64_t max_tok
                                nd_arena *arena)
 {
     const nd_model_config *c = &model->config;
-    const nd_dtype wide = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    const nd_dtype wide = nd_dtype_wide(c->compute);
     const int64_t kv = c->num_kv_heads * c->head_dim;
     g->model = model;
     g->max_tokens = max_tokens;
@@ -61,16 +61,12 @@ static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t coun
     const nd_view ids = nd_view_of(g->tokens.data, ND_I32, 1, count);
     nd_view x = nd_view_rows(g->acts.x, 0, count), next = nd_view_rows(g->x_last, 0, count);
     ND_TRY(b->ops.upload(b, ids.data, tokens, nd_view_bytes(nd_as_const(ids))));
-    ND_TRY(b->ops.embedding(b, x, nd_as_const(m->weights[nd_params_embedding(&m->params)].dense),
+    ND_TRY(b->ops.embedding(b, x, nd_model_dense(m, nd_params_embedding(&m->params)),
                             nd_as_const(ids)));
     for (int64_t l = 0; l < m->config.num_layers; l++) {
         nd_layer_activations acts = first_rows(g, l, count);
-        nd_layer_pass pass = {
-            .backend = b, .config = &m->config, .acts = &acts, .scratch = &g->scratch};
-        for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
-            const int64_t index = nd_params_layer_index(&m->params, l, (nd_layer_param)which);
-            pass.weights.w[which] = index >= 0 ? &m->weights[index] : NULL;
-        }
+        nd_layer_pass pass = nd_model_layer_pass(m, &acts, nd_params_layer_index, l);
+        pass.scratch = &g->scratch;
         pass.span = (nd_layer_span){
             .sequences = 1,
             .query_len = count,
@@ -87,7 +83,7 @@ static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t coun
     g->length += count;
     const nd_view last = nd_view_rows(x, count - 1, 1);
     return b->ops.rmsnorm(b, g->x_final, g->final_r, nd_as_const(last),
-                          nd_as_const(m->weights[nd_params_output_norm(&m->params)].dense));
+                          nd_model_dense(m, nd_params_output_norm(&m->params)));
 }
 
 nd_status nd_generator_feed(nd_generator *g, const int32_t *tokens, int64_t count, float *logits)
@@ -100,8 +96,7 @@ nd_status nd_generator_feed(nd_generator *g, const int32_t *tokens, int64_t coun
     for (int64_t at = 0; at < count; at += g->chunk)
         ND_TRY(feed_chunk(g, tokens + at, count - at < g->chunk ? count - at : g->chunk));
     ND_TRY(b->ops.gemm(b, g->logits, nd_as_const(g->x_final), false,
-                       nd_as_const(m->weights[nd_params_head(&m->params)].dense), true, 1.0f,
-                       0.0f));
+                       nd_model_dense(m, nd_params_head(&m->params)), true, 1.0f, 0.0f));
     ND_TRY(b->ops.download(b, logits, g->logits.data, nd_view_bytes(nd_as_const(g->logits))));
     for (int64_t i = 0; i < nd_model_pieces(m); i++)
         ND_FAIL_IF(isnan(logits[i]), ND_ENUMERIC,

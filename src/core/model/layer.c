@@ -4,8 +4,7 @@ static nd_status reserve_attention(nd_arena *arena, const nd_model_config *c, in
                                    nd_layer_activations *acts)
 {
     ND_TRY(nd_arena_reserve(arena, c->compute, tokens, c->num_heads * c->head_dim, &acts->o));
-    return nd_arena_reserve(arena, c->compute == ND_F64 ? ND_F64 : ND_F32, tokens, c->num_heads,
-                            &acts->lse);
+    return nd_arena_reserve(arena, nd_dtype_wide(c->compute), tokens, c->num_heads, &acts->lse);
 }
 
 /* All but gate and up. */
@@ -224,19 +223,21 @@ nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next)
                               nd_as_const(scratch.hidden));
 }
 
-nd_status nd_layer_compact_rows(nd_backend *b, nd_view *view, nd_cview rows)
+nd_status nd_layer_compact_rows(nd_backend *b, nd_view *const *views, int count, nd_cview rows)
 {
-    const nd_view all = *view;
-    *view = nd_view_rows(all, 0, rows.cols);
-    return b->ops.gather_rows(b, *view, nd_as_const(all), rows);
+    for (int i = 0; i < count; i++) {
+        const nd_view all = *views[i];
+        *views[i] = nd_view_rows(all, 0, rows.cols);
+        ND_TRY(b->ops.gather_rows(b, *views[i], nd_as_const(all), rows));
+    }
+    return ND_OK;
 }
 
 /* All but gate and up, which get the same number of rows. */
 static nd_status compact_narrow(nd_backend *b, nd_cview rows, nd_layer_activations *part)
 {
     nd_view *const views[] = {&part->x, &part->q, &part->o, &part->lse, &part->x_mid};
-    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
-        ND_TRY(nd_layer_compact_rows(b, views[i], rows));
+    ND_TRY(nd_layer_compact_rows(b, views, 5, rows));
     part->gate.rows = part->up.rows = rows.cols;
     return ND_OK;
 }
@@ -244,19 +245,18 @@ static nd_status compact_narrow(nd_backend *b, nd_cview rows, nd_layer_activatio
 nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
                            nd_layer_activations *part)
 {
+    nd_view *const wide[] = {&part->gate, &part->up};
     *part = *acts;
-    ND_TRY(nd_layer_compact_rows(b, &part->gate, rows));
-    ND_TRY(nd_layer_compact_rows(b, &part->up, rows));
+    ND_TRY(nd_layer_compact_rows(b, wide, 2, rows));
     return compact_narrow(b, rows, part);
 }
 
 /* As nd_layer_compact, before the others have values. */
 static nd_status compact_checkpoint(const nd_layer_pass *p, nd_layer_activations *part)
 {
-    nd_view *const attention[] = {&part->o, &part->lse};
-    ND_TRY(nd_layer_compact_rows(p->backend, &part->x, p->rows));
-    for (int i = 0; !p->config->recompute_attention && i < 2; i++)
-        ND_TRY(nd_layer_compact_rows(p->backend, attention[i], p->rows));
+    nd_view *const kept[] = {&part->x, &part->o, &part->lse};
+    const int count = p->config->recompute_attention ? 1 : 3;
+    ND_TRY(nd_layer_compact_rows(p->backend, kept, count, p->rows));
     part->q.rows = part->o.rows = part->lse.rows = part->x.rows;
     part->x_mid.rows = part->gate.rows = part->up.rows = part->x.rows;
     return ND_OK;

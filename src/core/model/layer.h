@@ -93,5 +93,5 @@ nd_status nd_layer_attention_backward(const nd_layer_pass *pass, nd_view dx,
 nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
                            nd_layer_activations *part);
 
-/* The same for one view. */
-nd_status nd_layer_compact_rows(nd_backend *b, nd_view *view, nd_cview rows);
+/* The same for `count` views. */
+nd_status nd_layer_compact_rows(nd_backend *b, nd_view *const *views, int count, nd_cview rows);

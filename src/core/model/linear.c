@@ -34,16 +34,21 @@ nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_cview
     return b->ops.rmsnorm(b, x->dense, x->r, input, nd_as_const(w->dense));
 }
 
-static nd_status unpack(nd_backend *b, const nd_weight *w)
+nd_status nd_weight_unpack(nd_backend *b, const nd_weight *w)
 {
     return w->packed.data ? b->ops.unpack_codes(b, w->codes, nd_as_const(w->packed)) : ND_OK;
+}
+
+nd_status nd_weight_pack(nd_backend *b, const nd_weight *w)
+{
+    return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
 }
 
 nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, const nd_weight *w,
                             nd_view scratch)
 {
     if (w->ternary)
-        ND_TRY(unpack(b, w));
+        ND_TRY(nd_weight_unpack(b, w));
     if (w->ternary && x->quantized)
         return b->ops.ternary_gemm(b, y, nd_as_const(x->q), nd_as_const(x->a),
                                    nd_as_const(w->codes), nd_as_const(w->scales));
@@ -62,7 +67,7 @@ nd_status nd_linear_backward_input(nd_backend *b, nd_view dx, nd_cview dy, const
                                    bool int8, float beta)
 {
     if (w->ternary) {
-        ND_TRY(unpack(b, w));
+        ND_TRY(nd_weight_unpack(b, w));
         if (int8)
             return b->ops.ternary_gemm_dx_int8(b, dx, dy, nd_as_const(w->codes),
                                                nd_as_const(w->scales), beta);

@@ -13,6 +13,10 @@ typedef struct nd_weight {
     nd_view dense;  /* float [rows, cols], of parameters that are not ternary */
 } nd_weight;
 
+/* The codes of a weight that is kept packed, to its codes and back; else nothing. */
+nd_status nd_weight_unpack(nd_backend *b, const nd_weight *w);
+nd_status nd_weight_pack(nd_backend *b, const nd_weight *w);
+
 /* A projection's input: q and a, or `dense` if not quantized. */
 typedef struct nd_linear_input {
     bool quantized;

@@ -42,8 +42,7 @@ nd_status nd_model_upload(nd_model *m, const int32_t *tokens)
 static nd_status forward(nd_model *m)
 {
     nd_backend *b = m->backend;
-    ND_TRY(b->ops.embedding(b, m->layers[0].x,
-                            nd_as_const(m->weights[nd_params_embedding(&m->params)].dense),
+    ND_TRY(b->ops.embedding(b, m->layers[0].x, nd_model_dense(m, nd_params_embedding(&m->params)),
                             nd_as_const(m->inputs)));
     for (int64_t l = 0; l < m->config.num_layers; l++) {
         const nd_layer_pass pass = nd_model_layer_pass(m, &m->layers[l], nd_params_layer_index, l);
@@ -51,22 +50,29 @@ static nd_status forward(nd_model *m)
         ND_TRY(nd_layer_forward(&pass, next));
     }
     return b->ops.rmsnorm(b, m->x_final, m->final_r, nd_as_const(m->x_last),
-                          nd_as_const(m->weights[nd_params_output_norm(&m->params)].dense));
+                          nd_model_dense(m, nd_params_output_norm(&m->params)));
+}
+
+/* The next token's loss of rows [first, end) of x_final. */
+static nd_head_pass head_pass(const nd_model *m, nd_view x_final, int64_t first, int64_t end)
+{
+    const int64_t rows = end - first;
+    return (nd_head_pass){.x = nd_as_const(nd_view_rows(x_final, first, rows)),
+                          .head = nd_model_dense(m, nd_params_head(&m->params)),
+                          .targets = nd_as_const(nd_view_rows(m->targets, first, rows)),
+                          .loss = m->config.loss,
+                          .nll = nd_view_rows(m->nll, first, rows),
+                          .total = nd_view_rows(m->total, first, rows)};
 }
 
 /* The next token's loss of positions [first, end), without gradients. Stores their logits in `kept`
  * and the norms of their errors in `norms` [tokens, 1], each unless its data is NULL. */
 static nd_status loss_only(nd_model *m, int64_t first, int64_t end, nd_view kept, nd_view norms)
 {
-    const int64_t rows = end - first;
-    const nd_head_pass pass = {.x = nd_cview_rows(nd_as_const(m->x_final), first, rows),
-                               .head = nd_as_const(m->weights[nd_params_head(&m->params)].dense),
-                               .targets = nd_cview_rows(nd_as_const(m->targets), first, rows),
-                               .loss = m->config.loss,
-                               .kept = kept,
-                               .norm = norms.data ? nd_view_rows(norms, first, rows) : (nd_view){0},
-                               .nll = nd_view_rows(m->nll, first, rows),
-                               .total = nd_view_rows(m->total, first, rows)};
+    nd_head_pass pass = head_pass(m, m->x_final, first, end);
+    pass.kept = kept;
+    if (norms.data)
+        pass.norm = nd_view_rows(norms, first, end - first);
     return nd_head_run(m->backend, m->logits, &pass);
 }
 
@@ -75,21 +81,15 @@ static nd_status loss_and_gradients(nd_model *m, const nd_backward_rows *part, i
                                     int64_t end, nd_view kept, float gradient_scale, nd_view dhead,
                                     float beta)
 {
-    const int64_t rows = end - first;
-    nd_head_pass pass = {.x = nd_cview_rows(nd_as_const(part->x_final), first, rows),
-                         .head = nd_as_const(m->weights[nd_params_head(&m->params)].dense),
-                         .targets = nd_cview_rows(nd_as_const(m->targets), first, rows),
-                         .loss = m->config.loss,
-                         .kept = kept,
-                         .computed = kept.data != NULL,
-                         .dlogits = m->dlogits,
-                         .weight = part->weight.data ? nd_cview_rows(part->weight, first, rows)
-                                                     : part->weight,
-                         .nll = nd_view_rows(m->nll, first, rows),
-                         .total = nd_view_rows(m->total, first, rows),
-                         .dx = nd_view_rows(part->dx_final, first, rows),
-                         .dhead = dhead,
-                         .dhead_beta = beta};
+    nd_head_pass pass = head_pass(m, part->x_final, first, end);
+    pass.kept = kept;
+    pass.computed = kept.data != NULL;
+    pass.dlogits = m->dlogits;
+    if (part->weight.data)
+        pass.weight = nd_cview_rows(part->weight, first, end - first);
+    pass.dx = nd_view_rows(part->dx_final, first, end - first);
+    pass.dhead = dhead;
+    pass.dhead_beta = beta;
     pass.loss.gradient_scale = gradient_scale;
     return nd_head_run(m->backend, m->logits, &pass);
 }
@@ -201,8 +201,7 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
     part->logits = nd_view_of(late.data, late.dtype, late_rows.cols, late.cols);
     ND_TRY(b->ops.gather_rows(b, part->logits, nd_as_const(late), late_rows));
     nd_view *const views[] = {&part->x_final, &part->x_last, &part->final_r, &inputs};
-    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
-        ND_TRY(nd_layer_compact_rows(b, views[i], part->rows));
+    ND_TRY(nd_layer_compact_rows(b, views, 4, part->rows));
     part->inputs = nd_view_of(inputs.data, ND_I32, 1, part->count);
     part->dx_final = nd_view_rows(part->dx_final, 0, part->count);
     part->dx = nd_view_rows(part->dx, 0, part->count);
@@ -261,7 +260,7 @@ nd_status nd_model_pass_begin(nd_model *m, float gradient_scale, const nd_model_
     if (!into->accumulate_others)
         ND_TRY(nd_model_zero_gradient(m, gradients[norm]));
     ND_TRY(b->ops.rmsnorm_backward(b, part->dx, gradients[norm], nd_as_const(part->dx_final),
-                                   nd_as_const(part->x_last), nd_as_const(m->weights[norm].dense),
+                                   nd_as_const(part->x_last), nd_model_dense(m, norm),
                                    nd_as_const(part->final_r), 0.0f));
     if (head != embedding && !into->accumulate_others)
         ND_TRY(nd_model_zero_gradient(m, gradients[embedding]));

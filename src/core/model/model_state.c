@@ -57,7 +57,7 @@ static nd_status reserve_codes(nd_arena *arena, const nd_param *p, nd_view scrat
 nd_status nd_model_reserve_weights(nd_model *m, nd_arena *arena)
 {
     const nd_model_config *c = &m->config;
-    const nd_dtype norm_type = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    const nd_dtype norm_type = nd_dtype_wide(c->compute);
     nd_view scratch = {0};
     if (c->pack_ternary_weights && c->ternary)
         ND_TRY(nd_arena_reserve(arena, ND_I8, 1, nd_params_largest(&m->params, ND_ROLE_TERNARY),
@@ -117,7 +117,7 @@ int64_t nd_model_loss_sums(const nd_model *m)
 static nd_status reserve_logits(nd_model *m, nd_arena *arena, bool training)
 {
     const nd_model_config *c = &m->config;
-    const nd_dtype wide = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    const nd_dtype wide = nd_dtype_wide(c->compute);
     const size_t end = arena->used;
     if (!c->collider && c->mtp_form != ND_MTP_SEQUENTIAL)
         arena->used = m->scratch.idle;
@@ -132,7 +132,7 @@ static nd_status reserve_logits(nd_model *m, nd_arena *arena, bool training)
 nd_status nd_model_reserve_activations(nd_model *m, nd_arena *arena, bool training)
 {
     const nd_model_config *c = &m->config;
-    const nd_dtype wide = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    const nd_dtype wide = nd_dtype_wide(c->compute);
     ND_TRY(reserve_layers(m, arena, training));
     ND_TRY(nd_layer_scratch_reserve(arena, c, m->tokens, training, &m->scratch));
     if (training)
@@ -206,7 +206,7 @@ nd_status nd_model_load_weight(nd_model *m, int64_t index, nd_cview master)
     nd_weight *w = &m->weights[index];
     if (w->ternary) {
         ND_TRY(b->ops.ternarize(b, w->codes, w->scales, master));
-        return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
+        return nd_weight_pack(b, w);
     }
     return b->ops.axpby(b, w->dense, 1.0f, master, 0.0f);
 }

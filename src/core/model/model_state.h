@@ -41,6 +41,12 @@ static inline int64_t nd_model_pieces(const nd_model *model)
     return model->pieces > 0 && model->pieces < rows ? model->pieces : rows;
 }
 
+/* The values of a parameter that is not ternary. */
+static inline nd_cview nd_model_dense(const nd_model *model, int64_t index)
+{
+    return nd_as_const(model->weights[index].dense);
+}
+
 /* Where gradients go. views[i]: f32 (f64 in checks) [rows, cols] of parameter i, overwritten, or
  * added to if the flag of its kind is set. If they are overwritten, views of different layers may
  * share memory: nd_gradients_ready must then have used a layer's values when it returns. */

@@ -20,13 +20,21 @@ int64_t nd_mtp_trained_params(const nd_model *m)
     return nd_params_mtp_first(&m->params, nd_mtp_active_heads(&m->config));
 }
 
+/* Uploads target `offset` of the first `count` positions, at least `least`. */
+static nd_status upload_column(nd_model *m, nd_view to, int64_t count, int64_t offset,
+                               int32_t least)
+{
+    for (int64_t t = 0; t < count; t++) {
+        const int32_t token = m->host_targets[t * m->config.mtp_tokens + offset];
+        m->mtp.column[t] = token < least ? least : token;
+    }
+    return m->backend->ops.upload(m->backend, to.data, m->mtp.column,
+                                  (size_t)count * sizeof *m->mtp.column);
+}
+
 nd_status nd_mtp_upload_targets(nd_model *m, int64_t count, int offset)
 {
-    const int predicted = m->config.mtp_tokens > 1 ? m->config.mtp_tokens : 1;
-    for (int64_t t = 0; t < count; t++)
-        m->mtp.column[t] = m->host_targets[t * predicted + offset];
-    return m->backend->ops.upload(m->backend, m->targets.data, m->mtp.column,
-                                  (size_t)count * sizeof *m->mtp.column);
+    return upload_column(m, m->targets, count, offset, -1);
 }
 
 /* Sums a head's losses. Those of sampled tokens are weighted: the expected sum is that of all. */
@@ -77,7 +85,7 @@ nd_status nd_mtp_train_heads(nd_model *m, const nd_backward_rows *part, float gr
     const int64_t active = nd_mtp_active_heads(&m->config);
     for (int64_t head = 0; head < active; head++) {
         const int64_t index = nd_params_mtp_first(&m->params, head);
-        nd_head_pass pass = {.head = nd_as_const(m->weights[index].dense),
+        nd_head_pass pass = {.head = nd_model_dense(m, index),
                              .loss = {.gradient_scale = gradient_scale},
                              .weight = part->weight,
                              .dx = part->dx_final,
@@ -103,13 +111,7 @@ static nd_layer_pass block_pass(const nd_model *m, int64_t k, const nd_mtp_block
  * their sequence get token 0 instead; they predict nothing, and no other position reads them. */
 static nd_status upload_inputs(nd_model *m, int64_t k)
 {
-    const int predicted = m->config.mtp_tokens;
-    for (int64_t t = 0; t < m->tokens; t++) {
-        const int32_t token = m->host_targets[t * predicted + k];
-        m->mtp.column[t] = token < 0 ? 0 : token;
-    }
-    return m->backend->ops.upload(m->backend, m->mtp.blocks[k].inputs.data, m->mtp.column,
-                                  (size_t)m->tokens * sizeof *m->mtp.column);
+    return upload_column(m, m->mtp.blocks[k].inputs, m->tokens, k, 0);
 }
 
 /* The normalized input of one of the block's two projections, in scratch. */
@@ -128,8 +130,7 @@ static nd_status block_forward(nd_model *m, int64_t k, nd_cview hidden)
     const nd_view weight_scratch = m->scratch.weight, second = m->scratch.hidden;
     nd_linear_input input;
     ND_TRY(upload_inputs(m, k));
-    ND_TRY(b->ops.embedding(b, block->embedding,
-                            nd_as_const(m->weights[nd_params_embedding(&m->params)].dense),
+    ND_TRY(b->ops.embedding(b, block->embedding, nd_model_dense(m, nd_params_embedding(&m->params)),
                             nd_as_const(block->inputs)));
     ND_TRY(block_input(m, k, hidden, ND_MTP_HIDDEN_NORM, &input));
     ND_TRY(nd_linear_forward(b, block->acts.x, &input, block_weight(m, k, ND_MTP_HIDDEN_PROJ),
@@ -160,8 +161,7 @@ static nd_status compact_block(nd_model *m, const nd_backward_rows *part, int64_
         return ND_OK;
     nd_view inputs = nd_view_of(block->inputs.data, ND_I32, m->tokens, 1);
     nd_view *const views[] = {&inputs, &block->embedding, &block->out};
-    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
-        ND_TRY(nd_layer_compact_rows(m->backend, views[i], part->rows));
+    ND_TRY(nd_layer_compact_rows(m->backend, views, 3, part->rows));
     block->inputs = nd_view_of(inputs.data, ND_I32, 1, part->count);
     return nd_layer_compact(m->backend, &m->mtp.blocks[k].acts, part->rows, &block->acts);
 }
@@ -174,10 +174,10 @@ static nd_status block_head(nd_model *m, const nd_backward_rows *part, int64_t k
     nd_backend *b = m->backend;
     const int64_t norm = nd_params_mtp_index(&m->params, k, ND_MTP_OUTPUT_NORM);
     const int64_t head = nd_params_head(&m->params);
-    const nd_cview w = nd_as_const(m->weights[norm].dense);
+    const nd_cview w = nd_model_dense(m, norm);
     const nd_view x = nd_view_rows(m->x_final, 0, part->count);
     const nd_view r = nd_view_rows(m->final_r, 0, part->count);
-    nd_head_pass pass = {.head = nd_as_const(m->weights[head].dense),
+    nd_head_pass pass = {.head = nd_model_dense(m, head),
                          .loss = {.gradient_scale = gradient_scale},
                          .weight = part->weight,
                          .dx = part->dx_final,

@@ -86,11 +86,6 @@ static nd_status read_codes(nd_backend *b, const nd_weight *w, nd_view scratch, 
     return b->ops.download(b, scratch.data, w->codes.data, nd_view_bytes(nd_as_const(w->codes)));
 }
 
-static nd_status unpack(nd_backend *b, const nd_weight *w)
-{
-    return w->packed.data ? b->ops.unpack_codes(b, w->codes, nd_as_const(w->packed)) : ND_OK;
-}
-
 static nd_status make_entry(const nd_code_stream *s, nd_model *model, int64_t index,
                             nd_cview master, bool whole, char **at)
 {
@@ -100,7 +95,7 @@ static nd_status make_entry(const nd_code_stream *s, nd_model *model, int64_t in
     const int64_t count = nd_view_count(nd_as_const(w->codes));
     int8_t *now;
     size_t used = scratch + 1;
-    ND_TRY(unpack(b, w));
+    ND_TRY(nd_weight_unpack(b, w));
     ND_TRY(b->ops.download(b, s->before.data, w->codes.data, (size_t)count));
     ND_TRY(nd_model_load_weight(model, index, master));
     ND_TRY(read_codes(b, w, s->now, &now));
@@ -132,7 +127,7 @@ static nd_status take_entry(const nd_code_stream *s, nd_model *model, int64_t in
         return ND_FAIL(ND_EPEER, "the codes of %s are cut short", model->params.list[index].name);
     const uint8_t *in = (const uint8_t *)*at + scales + sizeof length;
     ND_TRY(b->ops.upload(b, w->scales.data, *at, scales));
-    ND_TRY(unpack(b, w));
+    ND_TRY(nd_weight_unpack(b, w));
     ND_TRY(read_codes(b, w, s->before, &codes));
     if (length == all_codes)
         nd_trits_unpack(codes, in, count, 0, (int64_t)bytes);
@@ -141,7 +136,7 @@ static nd_status take_entry(const nd_code_stream *s, nd_model *model, int64_t in
     if (!b->ops.host_memory)
         ND_TRY(b->ops.upload(b, w->codes.data, codes, (size_t)count));
     *at += scales + sizeof length + bytes;
-    return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
+    return nd_weight_pack(b, w);
 }
 
 typedef nd_status (*send_streams)(nd_comm *comm, void *const *buffers, const size_t *bytes);
@@ -243,7 +238,7 @@ static nd_status make_on_device(const nd_code_stream *s, nd_model *model, int64_
     const nd_weight *w = &model->weights[index];
     const nd_code_entry entry = entry_of(model, index);
     if (!whole) {
-        ND_TRY(unpack(b, w));
+        ND_TRY(nd_weight_unpack(b, w));
         ND_TRY(b->ops.copy(b, s->before.data, entry.codes, (size_t)entry.count));
     }
     ND_TRY(nd_model_load_weight(model, index, master));
@@ -261,11 +256,10 @@ static nd_status take_on_device(nd_code_stream *s, nd_model *model, int rank, ch
         if (s->own->owner[i] != rank || !w->ternary)
             continue;
         const nd_code_entry entry = entry_of(model, i);
-        ND_TRY(unpack(b, w));
+        ND_TRY(nd_weight_unpack(b, w));
         ND_TRY(s->kernels->decode(b, &entry, (const uint8_t *)stream, bytes, s->at.data,
                                   s->work.data));
-        if (w->packed.data)
-            ND_TRY(b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)));
+        ND_TRY(nd_weight_pack(b, w));
     }
     return ND_OK;
 }

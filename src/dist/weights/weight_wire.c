@@ -27,8 +27,7 @@ nd_status nd_weight_wire_pack(nd_backend *b, const nd_weight *w, nd_weight_sync 
     ND_TRY(b->ops.copy(b, at, w->scales.data, scales));
     if (format == ND_WEIGHT_SYNC_FULL && w->packed.data)
         return b->ops.copy(b, packed.data, w->packed.data, bytes);
-    if (w->packed.data)
-        ND_TRY(b->ops.unpack_codes(b, w->codes, nd_as_const(w->packed)));
+    ND_TRY(nd_weight_unpack(b, w));
     return format == ND_WEIGHT_SYNC_FULL_BASE3
                ? b->ops.pack_trits(b, packed, nd_as_const(w->codes))
                : b->ops.pack_codes(b, packed, nd_as_const(w->codes));
@@ -46,7 +45,7 @@ nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_syn
         return w->packed.data ? b->ops.copy(b, w->packed.data, packed.data, bytes)
                               : b->ops.unpack_codes(b, w->codes, packed);
     ND_TRY(b->ops.unpack_trits(b, w->codes, packed));
-    return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
+    return nd_weight_pack(b, w);
 }
 
 static int64_t blocks_of(int64_t count)
