@@ -1,8 +1,6 @@
 #include "dist/comm.h"
 #include "dist/launcher.h"
 
-#include <stdlib.h>
-
 nd_status nd_comm_create(nd_comm **comm)
 {
     char library[128];
@@ -12,20 +10,13 @@ nd_status nd_comm_create(nd_comm **comm)
     ND_RETURN_MADE(nd_launcher_check(made->size, library), made, nd_comm_destroy, comm);
 }
 
-static void destroy_stand_in(nd_comm *comm)
-{
-    free(comm);
-}
-
 nd_status nd_comm_part(nd_comm *comm, nd_comm_subset of, nd_comm **part)
 {
     nd_comm *made = NULL;
-    if (of.count == 1) {
-        ND_TRY(nd_comm_create_solo(&made));
-    } else {
-        made = calloc(1, sizeof *made);
-        ND_FAIL_IF(!made, ND_ENOMEM, "no memory for a communicator of %d ranks", of.count);
-        made->ops.destroy = destroy_stand_in;
+    ND_TRY(nd_comm_create_solo(&made));
+    if (of.count > 1) {
+        made->ops = (nd_comm_ops){.destroy = made->ops.destroy};
+        made->host_ranks = 0;
     }
     made->rank = (comm->rank - of.first) / of.stride;
     made->size = of.count;

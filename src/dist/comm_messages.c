@@ -1,5 +1,6 @@
 #include "dist/comm_messages.h"
 
+#include "core/base/grow.h"
 #include "dist/comm_queue.h"
 #include "dist/reduction/part_reduction.h"
 #include "dist/transport/point_to_point.h"
@@ -29,8 +30,10 @@ static nd_part_reduction *reduction_of(const nd_comm *comm)
     return ((message_context *)comm->context)->reduction;
 }
 
-/* The caller waits from `asked` on; the wire works on this collective from `began` on. */
+/* A collective of the caller's thread. The caller waits from `asked` on; the wire works on it from
+ * `began` on. */
 typedef struct span {
+    nd_comm *comm;
     double asked, began;
 } span;
 
@@ -41,8 +44,9 @@ static nd_status finish_begun(const nd_comm *comm)
 }
 
 /* Every collective of the caller's thread is enclosed by enter and leave. */
-static nd_status enter(nd_comm *comm, nd_collective kind, span *s)
+static nd_status enter(span *s, nd_collective kind)
 {
+    nd_comm *comm = s->comm;
     s->asked = s->began = nd_wire_now(wire_of(comm));
     ND_TRY(finish_begun(comm));
     ND_TRY(nd_comm_queue_none_busy());
@@ -56,12 +60,12 @@ static void count_sent(nd_comm *comm)
     nd_wire_set_sent(wire_of(comm), 0);
 }
 
-static void leave(nd_comm *comm, const span *s)
+static void leave(span *s)
 {
-    const double end = nd_wire_now(wire_of(comm));
-    count_sent(comm);
-    comm->wait_seconds += end - s->asked;
-    comm->busy_seconds += end - s->began;
+    const double end = nd_wire_now(wire_of(s->comm));
+    count_sent(s->comm);
+    s->comm->wait_seconds += end - s->asked;
+    s->comm->busy_seconds += end - s->began;
 }
 
 /* The minimum over ranks: after round k a rank has heard from the 2^k ranks before it. */
@@ -82,12 +86,10 @@ static nd_status agree_on_least(nd_comm *comm, int64_t *value)
 
 static nd_status messages_barrier(nd_comm *comm)
 {
-    span s;
+    ND_CLEANUP(leave) span s = {.comm = comm};
     int64_t nothing = 0;
-    nd_status status = enter(comm, ND_COLLECTIVE_BARRIER, &s);
-    ND_IF_OK(agree_on_least(comm, &nothing));
-    leave(comm, &s);
-    return status;
+    ND_TRY(enter(&s, ND_COLLECTIVE_BARRIER));
+    return agree_on_least(comm, &nothing);
 }
 
 /* Consecutive ranks, including this one. */
@@ -123,11 +125,9 @@ static nd_status broadcast(nd_comm *comm, span_of_ranks among, void *data, size_
 static nd_status broadcast_among(nd_comm *comm, span_of_ranks among, void *data, size_t bytes,
                                  int root)
 {
-    span s;
-    nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
-    ND_IF_OK(broadcast(comm, among, data, bytes, root));
-    leave(comm, &s);
-    return status;
+    ND_CLEANUP(leave) span s = {.comm = comm};
+    ND_TRY(enter(&s, ND_COLLECTIVE_BROADCAST));
+    return broadcast(comm, among, data, bytes, root);
 }
 
 static nd_status messages_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
@@ -148,22 +148,9 @@ static nd_status broadcast_each(nd_comm *comm, void *const *buffers, const size_
 
 static nd_status messages_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes)
 {
-    span s;
-    nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
-    ND_IF_OK(broadcast_each(comm, buffers, bytes));
-    leave(comm, &s);
-    return status;
-}
-
-static nd_status grow(message_context *context, size_t bytes)
-{
-    if (bytes <= context->gathered_bytes)
-        return ND_OK;
-    char *larger = realloc(context->gathered, bytes);
-    ND_FAIL_IF(!larger, ND_ENOMEM, "no memory for an allgather of %zu bytes", bytes);
-    context->gathered = larger;
-    context->gathered_bytes = bytes;
-    return ND_OK;
+    ND_CLEANUP(leave) span s = {.comm = comm};
+    ND_TRY(enter(&s, ND_COLLECTIVE_BROADCAST));
+    return broadcast_each(comm, buffers, bytes);
 }
 
 /* Bruck's: rank r holds the parts of ranks r, r+1, ... and doubles them in each round. */
@@ -172,16 +159,18 @@ static nd_status gather_short(nd_comm *comm, char *all, const void *mine, size_t
     message_context *context = comm->context;
     const int size = comm->size;
     const size_t behind = bytes * (size_t)(size - comm->rank);
-    ND_TRY(grow(context, bytes * (size_t)size));
-    memcpy(context->gathered, mine, bytes);
+    char *gathered = nd_grown(context->gathered, &context->gathered_bytes, bytes * (size_t)size, 1);
+    ND_FAIL_IF(!gathered, ND_ENOMEM, "no memory for an allgather of %zu bytes",
+               bytes * (size_t)size);
+    context->gathered = gathered;
+    memcpy(gathered, mine, bytes);
     for (int have = 1; have < size; have *= 2) {
         const size_t more = bytes * (size_t)(have < size - have ? have : size - have);
-        ND_TRY(nd_wire_exchange(
-            context->wire, context->gathered, more, (comm->rank + size - have) % size,
-            context->gathered + bytes * (size_t)have, more, (comm->rank + have) % size));
+        ND_TRY(nd_wire_exchange(context->wire, gathered, more, (comm->rank + size - have) % size,
+                                gathered + bytes * (size_t)have, more, (comm->rank + have) % size));
     }
-    memcpy(all + bytes * (size_t)comm->rank, context->gathered, behind);
-    memcpy(all, context->gathered + behind, bytes * (size_t)comm->rank);
+    memcpy(all + bytes * (size_t)comm->rank, gathered, behind);
+    memcpy(all, gathered + behind, bytes * (size_t)comm->rank);
     return ND_OK;
 }
 
@@ -202,35 +191,27 @@ static nd_status gather_long(nd_comm *comm, char *all, const void *mine, size_t 
 
 static nd_status messages_allgather(nd_comm *comm, void *all, const void *mine, size_t bytes)
 {
-    span s;
-    nd_status status = enter(comm, ND_COLLECTIVE_ALLGATHER, &s);
-    ND_IF_OK((bytes < ND_WIRE_RING_BYTES ? gather_short : gather_long)(comm, all, mine, bytes));
-    leave(comm, &s);
-    return status;
+    ND_CLEANUP(leave) span s = {.comm = comm};
+    ND_TRY(enter(&s, ND_COLLECTIVE_ALLGATHER));
+    return (bytes < ND_WIRE_RING_BYTES ? gather_short : gather_long)(comm, all, mine, bytes);
 }
 
 /* The root receives from one rank after another; every other rank sends once. */
-static nd_status gather(nd_comm *comm, char *all, const void *mine, const size_t *bytes, int root)
-{
-    if (comm->rank != root)
-        return nd_wire_send(wire_of(comm), mine, bytes[comm->rank], root);
-    for (int r = 0; r < comm->size; all += bytes[r++]) {
-        if (r != root)
-            ND_TRY(nd_wire_receive(wire_of(comm), all, bytes[r], r));
-        else if (bytes[r] > 0)
-            memcpy(all, mine, bytes[r]);
-    }
-    return ND_OK;
-}
-
 static nd_status messages_gather(nd_comm *comm, void *all, const void *mine, const size_t *bytes,
                                  int root)
 {
-    span s;
-    nd_status status = enter(comm, ND_COLLECTIVE_GATHER, &s);
-    ND_IF_OK(gather(comm, all, mine, bytes, root));
-    leave(comm, &s);
-    return status;
+    ND_CLEANUP(leave) span s = {.comm = comm};
+    char *at = all;
+    ND_TRY(enter(&s, ND_COLLECTIVE_GATHER));
+    if (comm->rank != root)
+        return nd_wire_send(wire_of(comm), mine, bytes[comm->rank], root);
+    for (int r = 0; r < comm->size; at += bytes[r++]) {
+        if (r != root)
+            ND_TRY(nd_wire_receive(wire_of(comm), at, bytes[r], r));
+        else if (bytes[r] > 0)
+            memcpy(at, mine, bytes[r]);
+    }
+    return ND_OK;
 }
 
 /* Part by part through host memory. */
@@ -256,11 +237,9 @@ static nd_status messages_broadcast_device(nd_comm *comm, void *data, size_t byt
 static nd_status messages_reduce_to_owners(nd_comm *comm, nd_comm_split split,
                                            nd_comm_piece *pieces, int64_t count)
 {
-    span s;
-    nd_status status = enter(comm, ND_COLLECTIVE_REDUCTION, &s);
-    ND_IF_OK(nd_part_reduction_run(reduction_of(comm), NULL, split, pieces, count));
-    leave(comm, &s);
-    return status;
+    ND_CLEANUP(leave) span s = {.comm = comm};
+    ND_TRY(enter(&s, ND_COLLECTIVE_REDUCTION));
+    return nd_part_reduction_run(reduction_of(comm), NULL, split, pieces, count);
 }
 
 static nd_status exchange(nd_comm *comm, const nd_comm_exchange *x)
@@ -271,11 +250,9 @@ static nd_status exchange(nd_comm *comm, const nd_comm_exchange *x)
 
 static nd_status messages_exchange(nd_comm *comm, const nd_comm_exchange *x)
 {
-    span s;
-    nd_status status = enter(comm, ND_COLLECTIVE_EXCHANGE, &s);
-    ND_IF_OK(exchange(comm, x));
-    leave(comm, &s);
-    return status;
+    ND_CLEANUP(leave) span s = {.comm = comm};
+    ND_TRY(enter(&s, ND_COLLECTIVE_EXCHANGE));
+    return exchange(comm, x);
 }
 
 /* Whether merging the reduction with others leaves its bits unchanged. */
@@ -322,22 +299,20 @@ static nd_status reduce_merged(nd_comm *comm, const nd_comm_job *jobs, int64_t c
  * more parts to overlap. Ranks merge as many as the slowest has queued. */
 static nd_status run_jobs(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken)
 {
+    static const nd_collective kinds[] = {[ND_COMM_JOB_REDUCTION] = ND_COLLECTIVE_REDUCTION,
+                                          [ND_COMM_JOB_BROADCAST] = ND_COLLECTIVE_BROADCAST,
+                                          [ND_COMM_JOB_BROADCAST_EACH] = ND_COLLECTIVE_BROADCAST,
+                                          [ND_COMM_JOB_EXCHANGE] = ND_COLLECTIVE_EXCHANGE};
     const nd_comm_job *job = &jobs[0];
-    *taken = 1;
-    if (job->kind == ND_COMM_JOB_EXCHANGE) {
-        ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_EXCHANGE, job->step, job->phase));
-        return exchange(comm, &job->exchange);
-    }
-    if (job->kind == ND_COMM_JOB_BROADCAST) {
-        ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BROADCAST, job->step, job->phase));
-        return broadcast(comm, group(comm), job->data, job->bytes, job->root);
-    }
-    if (job->kind == ND_COMM_JOB_BROADCAST_EACH) {
-        ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BROADCAST, job->step, job->phase));
-        return broadcast_each(comm, job->buffers, job->sizes);
-    }
     int64_t least = 1;
-    ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION, job->step, job->phase));
+    *taken = 1;
+    ND_TRY(nd_wire_begin(wire_of(comm), kinds[job->kind], job->step, job->phase));
+    if (job->kind == ND_COMM_JOB_EXCHANGE)
+        return exchange(comm, &job->exchange);
+    if (job->kind == ND_COMM_JOB_BROADCAST)
+        return broadcast(comm, group(comm), job->data, job->bytes, job->root);
+    if (job->kind == ND_COMM_JOB_BROADCAST_EACH)
+        return broadcast_each(comm, job->buffers, job->sizes);
     if (is_exact(job)) {
         least = count_mergeable(jobs, count);
         nd_wire_subject(wire_of(comm), job->pieces[0].name);

@@ -9,13 +9,6 @@ static void solo_destroy(nd_comm *comm)
     free(comm);
 }
 
-/* nd_comm_part creates it. */
-static nd_status solo_part(nd_comm *comm, nd_comm_subset of, nd_comm *part)
-{
-    (void)comm, (void)of, (void)part;
-    return ND_OK;
-}
-
 static nd_status solo_barrier(nd_comm *comm)
 {
     (void)comm;
@@ -104,7 +97,6 @@ nd_status nd_comm_create_solo(nd_comm **comm)
                               .begin_broadcast_each = solo_begin_broadcast_each,
                               .begin_exchange = solo_begin_exchange,
                               .finish = solo_barrier,
-                              .part = solo_part,
                               .abort = solo_abort};
     made->size = 1;
     made->local_size = 1;

@@ -1,5 +1,6 @@
 #include "dist/reduction/part_schedule.h"
 
+#include "core/base/grow.h"
 #include "dist/reduction/gradient_wire.h"
 
 #include <stdlib.h>
@@ -14,19 +15,13 @@ void nd_part_schedule_destroy(nd_part_schedule *s)
     memset(s, 0, sizeof *s);
 }
 
-static nd_status grow(nd_part_schedule *s)
+/* Room for one act more. */
+static nd_status grow(nd_part_act **acts, size_t *capacity, int64_t count)
 {
-    const int64_t capacity = s->capacity > 0 ? 2 * s->capacity : 256;
-    nd_part_act *walked = realloc(s->walked, (size_t)capacity * sizeof *walked);
-    if (walked)
-        s->walked = walked;
-    nd_part_act *acts = walked ? realloc(s->acts, (size_t)capacity * sizeof *acts) : NULL;
-    if (acts)
-        s->acts = acts;
-    else
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld messages of a reduction",
-                       (long long)capacity);
-    s->capacity = capacity;
+    nd_part_act *grown = nd_grown(*acts, capacity, (size_t)count + 1, sizeof *grown);
+    ND_FAIL_IF(!grown, ND_ENOMEM, "no memory for %lld messages of a reduction",
+               (long long)count + 1);
+    *acts = grown;
     return ND_OK;
 }
 
@@ -60,8 +55,7 @@ static nd_status note(void *context, const nd_tree_act *tree)
 {
     const walker *w = context;
     nd_part_schedule *s = w->schedule;
-    if (s->count == s->capacity)
-        ND_TRY(grow(s));
+    ND_TRY(grow(&s->walked, &s->capacity, s->count));
     nd_part_act act = {*tree, w->part.piece, w->number, w->part.at, w->part.bytes};
     if (tree->finished) {
         act.at = sizeof(float) * (size_t)nd_gradient_wire_values(w->format, act.at);
@@ -89,9 +83,10 @@ static nd_status walk(nd_part_schedule *s, const nd_comm *comm, nd_comm_split sp
 }
 
 /* Stable. */
-static void sort_by_level(nd_part_schedule *s)
+static nd_status sort_by_level(nd_part_schedule *s)
 {
     int64_t next[ND_PART_LEVELS];
+    ND_TRY(grow(&s->acts, &s->acts_capacity, s->count));
     memset(s->starts, 0, sizeof s->starts);
     for (int64_t i = 0; i < s->count; i++)
         s->starts[s->walked[i].tree.level + 1]++;
@@ -100,6 +95,7 @@ static void sort_by_level(nd_part_schedule *s)
     memcpy(next, s->starts, sizeof next);
     for (int64_t i = 0; i < s->count; i++)
         s->acts[next[s->walked[i].tree.level]++] = s->walked[i];
+    return ND_OK;
 }
 
 nd_status nd_part_schedule_make(nd_part_schedule *s, const nd_comm *comm, size_t part_bytes,
@@ -108,6 +104,5 @@ nd_status nd_part_schedule_make(nd_part_schedule *s, const nd_comm *comm, size_t
     ND_TRY(take_pieces(s, pieces, count));
     s->order = nd_part_order_of(s->bytes, s->merged, count, part_bytes);
     ND_TRY(walk(s, comm, split, pieces));
-    sort_by_level(s);
-    return ND_OK;
+    return sort_by_level(s);
 }
