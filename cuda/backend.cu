@@ -281,12 +281,8 @@ extern "C" nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_b
     nd_cuda_fill_state(&made->ops);
     nd_cuda_fill_recording(&made->ops);
     const nd_status status = open_device(made, options);
-    if (status != ND_OK) {
-        cuda_destroy(made);
-        return status;
-    }
     made->traits = {"", true, true, true};
-    nd_cuda_describe(made, made->traits.device, sizeof made->traits.device);
-    *backend = made;
-    return ND_OK;
+    if (status == ND_OK)
+        nd_cuda_describe(made, made->traits.device, sizeof made->traits.device);
+    ND_RETURN_MADE(status, made, cuda_destroy, backend);
 }

@@ -46,24 +46,16 @@ static nd_status open_library(int capability, nd_cudnn **cudnn)
 {
     nd_cudnn *made = calloc(1, sizeof *made);
     ND_FAIL_IF(!made, ND_ENOMEM, "no memory for cuDNN's plans");
-    const nd_status status = nd_cudnn_library_open(&made->library);
-    if (status != ND_OK) {
-        free(made);
-        return status;
-    }
-    made->version = (int64_t)made->library.version();
+    nd_status status = nd_cudnn_library_open(&made->library);
+    const int64_t version = status == ND_OK ? (int64_t)made->library.version() : 0;
+    ND_IF_OK(ND_CHECK(version >= OLDEST, ND_EINTERNAL,
+                      "cuDNN %lld.%lld.%lld is too old for attention, which takes %d.%d",
+                      (long long)(version / 10000), (long long)(version / 100 % 100),
+                      (long long)(version % 100), OLDEST / 10000, OLDEST / 100 % 100));
+    made->version = version;
     made->capability = capability;
-    if (made->version < OLDEST) {
-        const int64_t version = made->version;
-        free(made);
-        return ND_FAIL(ND_EINTERNAL,
-                       "cuDNN %lld.%lld.%lld is too old for attention, which takes %d.%d",
-                       (long long)(version / 10000), (long long)(version / 100 % 100),
-                       (long long)(version % 100), OLDEST / 10000, OLDEST / 100 % 100);
-    }
     nd_cudnn_graph_open(&made->described, &made->library);
-    *cudnn = made;
-    return ND_OK;
+    ND_RETURN_MADE(status, made, free, cudnn);
 }
 
 static nd_status failed(nd_cudnn *cudnn, cudnnStatus_t code, const char *what)
@@ -83,13 +75,8 @@ nd_status nd_cudnn_create(void *stream, int capability, nd_cudnn **cudnn)
         what = "cudnnSetStream";
         code = made->library.set_stream(made->target.handle, stream);
     }
-    const nd_status status = code == CUDNN_STATUS_SUCCESS ? ND_OK : failed(made, code, what);
-    if (status != ND_OK) {
-        nd_cudnn_destroy(made);
-        return status;
-    }
-    *cudnn = made;
-    return ND_OK;
+    ND_RETURN_MADE(code == CUDNN_STATUS_SUCCESS ? ND_OK : failed(made, code, what), made,
+                   nd_cudnn_destroy, cudnn);
 }
 
 nd_status nd_cudnn_create_described(const char *json, int capability, nd_cudnn **cudnn)
@@ -101,13 +88,8 @@ nd_status nd_cudnn_create_described(const char *json, int capability, nd_cudnn *
     nd_cudnn_set(g, made->target.properties, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
                  CUDNN_TYPE_CHAR, (int64_t)strlen(json), json);
     nd_cudnn_finish(g, made->target.properties, "description of a device");
-    if (g->failed[0]) {
-        const nd_status status = ND_FAIL(ND_EINTERNAL, "cuDNN: %s", g->failed);
-        nd_cudnn_destroy(made);
-        return status;
-    }
-    *cudnn = made;
-    return ND_OK;
+    ND_RETURN_MADE(ND_CHECK(!g->failed[0], ND_EINTERNAL, "cuDNN: %s", g->failed), made,
+                   nd_cudnn_destroy, cudnn);
 }
 
 void nd_cudnn_destroy(nd_cudnn *cudnn)
