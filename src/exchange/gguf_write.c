@@ -174,7 +174,7 @@ static nd_status write_header(nd_gguf_writer *w)
     w->digest_offset = (int64_t)(4 + sizeof version + sizeof counts + w->digest_at);
     ND_TRY(nd_out_file_write(w->out, w->pairs.bytes, w->pairs.size));
     ND_TRY(nd_out_file_write(w->out, w->tensors.bytes, w->tensors.size));
-    ND_TRY(nd_out_file_pad(w->out, ND_GGUF_ALIGNMENT));
+    ND_TRY(nd_out_file_pad(w->out));
     return nd_out_file_start_digest(w->out);
 }
 
@@ -204,7 +204,7 @@ nd_status nd_gguf_writer_end_tensor(nd_gguf_writer *w)
                w->current, w->written);
     w->current++;
     w->written = 0;
-    return nd_out_file_pad(w->out, ND_GGUF_ALIGNMENT);
+    return nd_out_file_pad(w->out);
 }
 
 nd_status nd_gguf_writer_finish(nd_gguf_writer *w)

@@ -1,6 +1,7 @@
 #include "exchange/out_file.h"
 
 #include "core/base/durable_file.h"
+#include "exchange/gguf.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -59,10 +60,10 @@ nd_status nd_out_file_write(nd_out_file *f, const void *bytes, size_t size)
     return ND_OK;
 }
 
-nd_status nd_out_file_pad(nd_out_file *f, size_t alignment)
+nd_status nd_out_file_pad(nd_out_file *f)
 {
-    static const char zeros[ND_OUT_FILE_ALIGNMENT_MAX];
-    return nd_out_file_write(f, zeros, (alignment - (size_t)f->written % alignment) % alignment);
+    static const char zeros[ND_GGUF_ALIGNMENT];
+    return nd_out_file_write(f, zeros, -(size_t)f->written % ND_GGUF_ALIGNMENT);
 }
 
 nd_status nd_out_file_start_digest(nd_out_file *f)
@@ -81,8 +82,7 @@ static nd_status write_digest(nd_out_file *f, int64_t offset)
         return ND_OK;
     ND_FAIL_IF(EVP_DigestFinal_ex(f->digest, digest, NULL) != 1, ND_EINTERNAL,
                "%s: SHA-256 failed in libcrypto", f->path);
-    for (int i = 0; i < 32; i++)
-        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    nd_hex(digest, 32, hex);
     ND_FAIL_IF(lseek(f->file, offset, SEEK_SET) < 0, ND_EIO, "cannot write %s: %s", f->path,
                strerror(errno));
     return nd_file_write(f->file, f->path, hex, 64);

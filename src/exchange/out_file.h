@@ -14,9 +14,8 @@ nd_status nd_out_file_create(const char *path, nd_out_file **file);
 
 nd_status nd_out_file_write(nd_out_file *file, const void *bytes, size_t size);
 
-/* Writes zeros up to the next multiple of `alignment`, at most ND_OUT_FILE_ALIGNMENT_MAX. */
-enum { ND_OUT_FILE_ALIGNMENT_MAX = 64 };
-nd_status nd_out_file_pad(nd_out_file *file, size_t alignment);
+/* Writes zeros up to the next multiple of ND_GGUF_ALIGNMENT. */
+nd_status nd_out_file_pad(nd_out_file *file);
 
 /* Starts a digest over everything written from now on. */
 nd_status nd_out_file_start_digest(nd_out_file *file);

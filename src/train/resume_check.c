@@ -92,7 +92,7 @@ nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
     if (path[0])
         return check_run(c, path);
     if (!run->start.has_directory)
-        ND_TRY(nd_checkpoint_search(c->logging.run_dir, NULL, elsewhere));
+        ND_TRY(nd_checkpoint_search(c->logging.run_dir, elsewhere));
     if (!elsewhere[0])
         return find_base(c, path);
     return ND_FAIL(ND_ECHECKPOINT,

@@ -241,42 +241,37 @@ nd_status nd_durable_link(const char *directory, const char *link, const char *t
     return nd_path_sync(directory);
 }
 
+static nd_status read_all(FILE *file, const char *path, nd_status status, char **bytes,
+                          size_t *size)
+{
+    struct stat info;
+    ND_FAIL_IF(fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode), status,
+               "%s: not a regular file", path);
+    ND_FAIL_IF(info.st_size > WHOLE_FILE_BYTES_MAX, status, "%s: %lld bytes; expected at most %d",
+               path, (long long)info.st_size, WHOLE_FILE_BYTES_MAX);
+    *bytes = malloc((size_t)info.st_size + 1);
+    ND_FAIL_IF(!*bytes, ND_ENOMEM, "%s: no memory for its %lld bytes", path,
+               (long long)info.st_size);
+    *size = fread(*bytes, 1, (size_t)info.st_size, file);
+    (*bytes)[*size] = '\0';
+    return ND_CHECK(*size == (size_t)info.st_size, status, "%s: read %zu of its %lld bytes", path,
+                    *size, (long long)info.st_size);
+}
+
 nd_status nd_read_whole_file(const char *path, nd_status status, void **bytes, size_t *size)
 {
+    char *text = NULL;
     *bytes = NULL;
     *size = 0;
     const int opened = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* do not block on a pipe */
-    FILE *file = opened >= 0 ? fdopen(opened, "rb") : NULL;
+    ND_CLEANUP(nd_close_file) FILE *file = opened >= 0 ? fdopen(opened, "rb") : NULL;
     if (!file) {
         const int reason = errno;
         if (opened >= 0)
             close(opened);
         return ND_FAIL(status, "%s: cannot open this file: %s", path, strerror(reason));
     }
-    struct stat info;
-    nd_status result = ND_OK;
-    if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode)) {
-        result = ND_FAIL(status, "%s: not a regular file", path);
-    } else if (info.st_size > WHOLE_FILE_BYTES_MAX) {
-        result = ND_FAIL(status, "%s: %lld bytes; expected at most %d", path,
-                         (long long)info.st_size, WHOLE_FILE_BYTES_MAX);
-    } else if (!(*bytes = malloc((size_t)info.st_size + 1))) {
-        result =
-            ND_FAIL(ND_ENOMEM, "%s: no memory for its %lld bytes", path, (long long)info.st_size);
-    } else {
-        *size = fread(*bytes, 1, (size_t)info.st_size, file);
-        if (*size != (size_t)info.st_size)
-            result = ND_FAIL(status, "%s: read %zu of its %lld bytes", path, *size,
-                             (long long)info.st_size);
-    }
-    if (result == ND_OK)
-        ((char *)*bytes)[*size] = '\0';
-    fclose(file);
-    if (result != ND_OK) {
-        free(*bytes);
-        *bytes = NULL;
-    }
-    return result;
+    ND_RETURN_MADE(read_all(file, path, status, &text, size), text, free, bytes);
 }
 
 nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HEX_SIZE])
@@ -284,7 +279,8 @@ nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HE
     const int file = open(path, O_RDONLY | O_CLOEXEC);
     ND_FAIL_IF(file < 0, ND_EIO, "cannot read %s: %s", path, strerror(errno));
     EVP_MD_CTX *context = EVP_MD_CTX_new();
-    unsigned char *part = malloc(PART_BYTES), digest[EVP_MAX_MD_SIZE];
+    ND_AUTOFREE unsigned char *part = malloc(PART_BYTES);
+    unsigned char digest[EVP_MAX_MD_SIZE];
     bool ok = context && part && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
     ssize_t got = 1;
     int reason = ENOMEM; /* the error of libcrypto failures */
@@ -299,12 +295,10 @@ nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HE
         *bytes += ok ? got : 0;
     }
     ok = ok && EVP_DigestFinal_ex(context, digest, NULL) == 1;
-    free(part);
     EVP_MD_CTX_free(context);
     close(file);
     ND_FAIL_IF(!ok, ND_EIO, "cannot read %s to its end: %s", path, strerror(reason));
-    for (int i = 0; i < 32; i++)
-        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    nd_hex(digest, 32, hex);
     return ND_OK;
 }
 

@@ -1,8 +1,9 @@
 #include "core/base/gmac.h"
 
+#include "core/base/sha256.h"
+
 #include <openssl/evp.h>
 #include <stdbool.h>
-#include <stdio.h>
 
 static bool add(EVP_CIPHER_CTX *context, const unsigned char *bytes, size_t size)
 {
@@ -29,7 +30,6 @@ nd_status nd_gmac_hex(const void *bytes, size_t size, char hex[ND_GMAC_HEX_SIZE]
         EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_GET_TAG, sizeof tag, tag) == 1;
     EVP_CIPHER_CTX_free(context);
     ND_FAIL_IF(!ok, ND_EINTERNAL, "GMAC of %zu bytes failed in libcrypto", size);
-    for (size_t i = 0; i < sizeof tag; i++)
-        snprintf(hex + 2 * i, 3, "%02x", tag[i]);
+    nd_hex(tag, sizeof tag, hex);
     return ND_OK;
 }

@@ -71,7 +71,7 @@ typedef struct nd_checkpoint {
 nd_status nd_checkpoint_resolve(const char *path, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX]);
 
 /* The same, but `out` is empty when there is none. */
-nd_status nd_checkpoint_search(const char *path, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX]);
+nd_status nd_checkpoint_search(const char *path, char out[ND_CHECKPOINT_PATH_MAX]);
 
 /* Opens the manifest and checks that every file exists with its size and, with `deep`, that every
  * file has its checksum. The caller closes it. Errors: ND_ECHECKPOINT naming what is damaged;

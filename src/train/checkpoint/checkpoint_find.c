@@ -178,10 +178,10 @@ static nd_status as_checkpoint_error(nd_status status)
     return status == ND_EIO || status == ND_ECONFIG ? ND_ECHECKPOINT : status;
 }
 
-nd_status nd_checkpoint_search(const char *path, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX])
+nd_status nd_checkpoint_search(const char *path, char out[ND_CHECKPOINT_PATH_MAX])
 {
     nd_config_text elsewhere;
-    return as_checkpoint_error(search(path, log, elsewhere, out));
+    return as_checkpoint_error(search(path, NULL, elsewhere, out));
 }
 
 /* Replaces a link of the program by the step it leads to: a run that is training moves it on. */

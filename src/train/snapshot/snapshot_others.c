@@ -51,7 +51,7 @@ static bool has_newer(const char *directory, const char *id, int64_t step)
     char mine[ND_RUN_ID_SIZE], path[ND_CHECKPOINT_PATH_MAX];
     ND_CLEANUP(nd_checkpoint_close) nd_checkpoint c = {0};
     return nd_run_id_read(directory, mine, NULL) == ND_OK && strcmp(mine, id) == 0 &&
-           nd_checkpoint_search(directory, NULL, path) == ND_OK && path[0] &&
+           nd_checkpoint_search(directory, path) == ND_OK && path[0] &&
            nd_checkpoint_open(path, false, &c) == ND_OK && strcmp(c.identity.run_id, id) == 0 &&
            c.step >= step;
 }
