@@ -2,18 +2,11 @@
 #pragma once
 
 #include "core/base/clock.h"
-
-#include <stdlib.h>
-
-static inline int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
+#include "core/base/grow.h"
 
 /* Sorts `values`. */
 static inline double median(double *values, int count)
 {
-    qsort(values, (size_t)count, sizeof *values, ascending);
+    qsort(values, (size_t)count, sizeof *values, nd_ascending);
     return values[count / 2];
 }

@@ -1,7 +1,8 @@
 #include "train/thread_tuning.h"
 
+#include "core/base/grow.h"
+
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -24,17 +25,11 @@ void nd_thread_tuning_begin(nd_thread_tuning *t, int most, int64_t first)
         .most = most, .threads = most, .reach = 1, .due = first + EVERY, .pause = PAUSE};
 }
 
-static int ascending(const void *left, const void *right)
-{
-    const double a = *(const double *)left, b = *(const double *)right;
-    return a < b ? -1 : a > b;
-}
-
 static double typical(const nd_thread_tuning *t)
 {
     double sorted[ND_TUNING_RECENT];
     memcpy(sorted, t->recent, sizeof sorted);
-    qsort(sorted, ND_TUNING_RECENT, sizeof *sorted, ascending);
+    qsort(sorted, ND_TUNING_RECENT, sizeof *sorted, nd_ascending);
     return sorted[ND_TUNING_RECENT / 2];
 }
 

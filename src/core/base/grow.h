@@ -1,4 +1,4 @@
-/* Arrays and buffers that grow. */
+/* Arrays and buffers that grow, and the order of numbers. */
 #pragma once
 
 #include <stdlib.h>
@@ -15,4 +15,11 @@ static inline void *nd_grown(void *memory, size_t *capacity, size_t needed, size
     if (larger)
         *capacity = new_capacity;
     return larger;
+}
+
+/* For qsort of doubles. */
+static inline int nd_ascending(const void *left, const void *right)
+{
+    const double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
 }

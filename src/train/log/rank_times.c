@@ -1,6 +1,6 @@
 #include "train/log/rank_times.h"
 
-#include <stdlib.h>
+#include "core/base/grow.h"
 
 static const double slow_factor = 1.2;
 
@@ -11,12 +11,6 @@ const char *nd_phase_name(nd_phase phase)
     return names[phase];
 }
 
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* `values` [ranks] by rank; sorts them. */
 static nd_phase_range range_of(double *values, int ranks)
 {
@@ -24,7 +18,7 @@ static nd_phase_range range_of(double *values, int ranks)
     for (int r = 1; r < ranks; r++)
         if (values[r] > values[slowest])
             slowest = r;
-    qsort(values, (size_t)ranks, sizeof *values, ascending);
+    qsort(values, (size_t)ranks, sizeof *values, nd_ascending);
     return (nd_phase_range){values[0], values[(ranks - 1) / 2], values[ranks - 1], slowest};
 }
 
