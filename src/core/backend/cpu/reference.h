@@ -51,6 +51,12 @@ static inline void nd_store(nd_view v, int64_t i, double x)
         ((uint16_t *)v.data)[i] = nd_bf16_from_float((float)x);
 }
 
+/* x[at] = beta x[at] + value; with beta 0 x is not read. */
+static inline void nd_accumulate(nd_view x, int64_t at, double value, float beta)
+{
+    nd_store(x, at, beta == 0.0f ? value : beta * nd_load(nd_as_const(x), at) + value);
+}
+
 /* Scales of a ternary matrix are [1, 1] or [out, in/g]. */
 static inline bool nd_single_scale(nd_cview scales)
 {

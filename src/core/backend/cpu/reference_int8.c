@@ -33,11 +33,6 @@ static double code_sum(const float *codes, const int8_t *other, int64_t stride, 
     return (double)sum;
 }
 
-static void accumulate(nd_view x, int64_t at, double value, float beta)
-{
-    nd_store(x, at, beta == 0.0f ? value : beta * nd_load(nd_as_const(x), at) + value);
-}
-
 static nd_status ternary_gemm_dx_int8_reference(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
                                                 nd_cview s, float beta)
 {
@@ -55,7 +50,7 @@ static nd_status ternary_gemm_dx_int8_reference(nd_backend *b, nd_view dx, nd_cv
         for (int64_t i = 0; i < dx.cols; i++) {
             const double sum =
                 finite ? code_sum(row, (const int8_t *)c.data + i, c.cols, dy.cols) : NAN;
-            accumulate(dx, t * dx.cols + i, nd_load(s, 0) * sum * m / 127.0, beta);
+            nd_accumulate(dx, t * dx.cols + i, nd_load(s, 0) * sum * m / 127.0, beta);
         }
     }
     return ND_OK;
@@ -82,7 +77,7 @@ static nd_status ternary_gemm_dw_int8_reference(nd_backend *b, nd_view dw, nd_cv
             const bool finite = isfinite(m);
             for (int64_t i = 0; i < dw.cols; i++) {
                 const double sum = finite ? code_sum(column, tokens + i, q.cols, n) : NAN;
-                accumulate(dw, o * dw.cols + i, sum * m / 127.0, first > 0 ? 1.0f : beta);
+                nd_accumulate(dw, o * dw.cols + i, sum * m / 127.0, first > 0 ? 1.0f : beta);
             }
         }
     }

@@ -50,8 +50,8 @@ static nd_status rmsnorm_backward_reference(nd_backend *b, nd_view dx, nd_view d
         const double mean = dot / (double)x.cols;
         for (int64_t i = 0; i < x.cols; i++) {
             const double g = nd_load(dy, row + i) * nd_load(w, i);
-            const double d = scale * (g - nd_load(x, row + i) * scale * scale * mean);
-            nd_store(dx, row + i, beta == 0.0f ? d : beta * nd_load(nd_as_const(dx), row + i) + d);
+            nd_accumulate(dx, row + i, scale * (g - nd_load(x, row + i) * scale * scale * mean),
+                          beta);
         }
     }
     for (int64_t i = 0; i < x.cols; i++) {
@@ -129,10 +129,8 @@ static nd_status axpby_reference(nd_backend *b, nd_view y, float alpha, nd_cview
 {
     (void)b;
     ND_REQUIRE(nd_is_float(y.dtype) && nd_view_count(nd_as_const(y)) == nd_view_count(x));
-    for (int64_t i = 0; i < nd_view_count(x); i++) {
-        const double scaled = (double)alpha * nd_load(x, i);
-        nd_store(y, i, beta == 0.0f ? scaled : scaled + (double)beta * nd_load(nd_as_const(y), i));
-    }
+    for (int64_t i = 0; i < nd_view_count(x); i++)
+        nd_accumulate(y, i, (double)alpha * nd_load(x, i), beta);
     return ND_OK;
 }
 

@@ -175,8 +175,7 @@ static nd_status ternary_gemm_dx_reference(nd_backend *b, nd_view dx, nd_cview d
             for (int64_t o = 0; o < dy.cols; o++)
                 sum += nd_load(dy, t * dy.cols + o) * scale_at(c, s, o, i) *
                        nd_load(c, o * c.cols + i);
-            const int64_t at = t * dx.cols + i;
-            nd_store(dx, at, beta == 0.0f ? sum : beta * nd_load(nd_as_const(dx), at) + sum);
+            nd_accumulate(dx, t * dx.cols + i, sum, beta);
         }
     return ND_OK;
 }
@@ -194,8 +193,7 @@ static nd_status ternary_gemm_dw_reference(nd_backend *b, nd_view dw, nd_cview d
             for (int64_t t = 0; t < dy.rows; t++)
                 sum += nd_load(dy, t * dy.cols + o) * nd_load(q, t * q.cols + i) * nd_load(a, t) /
                        127.0;
-            const int64_t at = o * dw.cols + i;
-            nd_store(dw, at, beta == 0.0f ? sum : beta * nd_load(nd_as_const(dw), at) + sum);
+            nd_accumulate(dw, o * dw.cols + i, sum, beta);
         }
     return ND_OK;
 }
@@ -215,9 +213,7 @@ static nd_status gemm_reference(nd_backend *b, nd_view c, nd_cview a, bool trans
             for (int64_t k = 0; k < inner; k++)
                 sum += nd_load(a, transpose_a ? k * a.cols + m : m * a.cols + k) *
                        nd_load(bb, transpose_b ? n * bb.cols + k : k * bb.cols + n);
-            const int64_t at = m * c.cols + n;
-            const double product = alpha * sum;
-            nd_store(c, at, beta == 0.0f ? product : product + beta * nd_load(nd_as_const(c), at));
+            nd_accumulate(c, m * c.cols + n, alpha * sum, beta);
         }
     return ND_OK;
 }
