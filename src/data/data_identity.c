@@ -24,19 +24,18 @@ static void write_shards(const nd_dataset *d, const char *prefix, FILE *out)
         write_shard(shard, prefix, out);
 }
 
-nd_status nd_data_identity_write(const nd_dataset *train, const nd_dataset *val,
-                                 uint64_t order_seed, FILE *out)
+void nd_data_identity_write(const nd_dataset *train, const nd_dataset *val, uint64_t order_seed,
+                            FILE *out)
 {
     const char *tokenizer = nd_dataset_tokenizer_sha256(train);
     fprintf(out, "seq_length = %" PRId64 "\nseed of the order = %" PRIu64 "\n",
             nd_dataset_seq_length(train), order_seed);
     if (!tokenizer[0]) {
         fprintf(out, "synthetic = %" PRId64 " sequences\n", nd_dataset_window_count(train));
-        return ND_OK;
+        return;
     }
     fprintf(out, "tokenizer = %s\n", tokenizer);
     write_shards(train, "", out);
     if (val)
         write_shards(val, ND_DATA_HELD_OUT, out);
-    return ND_OK;
 }

@@ -233,7 +233,7 @@ void nd_cost_allgather(nd_cost_clocks *c, double bytes)
 }
 
 /* Down a binomial tree, forwarding each part as it arrives; the highest bit's child is first. */
-nd_status nd_cost_broadcast(nd_cost_clocks *c, nd_cost_group group, int root, double bytes)
+void nd_cost_broadcast(nd_cost_clocks *c, nd_cost_group group, int root, double bytes)
 {
     const int ranks = group.size, first = group.first;
     int top = 1;
@@ -251,5 +251,4 @@ nd_status nd_cost_broadcast(nd_cost_clocks *c, nd_cost_group group, int root, do
             }
     }
     close_windows(c);
-    return ND_OK;
 }

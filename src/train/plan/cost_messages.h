@@ -57,5 +57,5 @@ typedef struct nd_cost_group {
     int first, size;
 } nd_cost_group;
 
-/* A broadcast from member `root` of a group. Errors: ND_ENOMEM. */
-nd_status nd_cost_broadcast(nd_cost_clocks *c, nd_cost_group group, int root, double bytes);
+/* A broadcast from member `root` of a group. */
+void nd_cost_broadcast(nd_cost_clocks *c, nd_cost_group group, int root, double bytes);

@@ -55,11 +55,9 @@ nd_status nd_identity_add_data(nd_identity *identity, const nd_dataset *train,
 {
     size_t size = 0;
     FILE *memory = open_memstream(&identity->data, &size);
-    const nd_status written =
-        memory ? nd_data_identity_write(train, val, order_seed, memory) : ND_OK;
-    const nd_status closed = close_text(memory, &identity->data);
-    ND_TRY(written);
-    ND_TRY(closed);
+    if (memory)
+        nd_data_identity_write(train, val, order_seed, memory);
+    ND_TRY(close_text(memory, &identity->data));
     return nd_sha256_hex(identity->data, size, identity->data_sha256);
 }
 
