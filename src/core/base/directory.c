@@ -1,6 +1,7 @@
 #include "core/base/directory.h"
 
-#include <dirent.h>
+#include "core/base/close.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -45,13 +46,12 @@ nd_status nd_directory_names(const char *path, nd_names *names)
 {
     struct stat info;
     *names = (nd_names){NULL, 0};
-    DIR *directory = opendir(path);
+    ND_CLEANUP(nd_close_directory) DIR *directory = opendir(path);
     if (!directory && errno == ENOENT && lstat(path, &info) != 0 && errno == ENOENT)
         return ND_OK;
     ND_FAIL_IF(!directory, ND_EIO, "cannot list %s: %s", path,
                errno == ENOENT ? "this symbolic link leads nowhere" : strerror(errno));
     const nd_status status = read_names(directory, path, names);
-    closedir(directory);
     if (status != ND_OK)
         nd_names_free(names);
     else if (names->count > 0)
@@ -119,10 +119,7 @@ nd_status nd_rename_new(const char *from, const char *to, bool *cross_device)
 
 bool nd_directory_can_sync(const char *path)
 {
-    const int file = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (file < 0)
-        return false;
-    const bool can = fsync(file) == 0 || (errno != EINVAL && errno != ENOTSUP && errno != ENOSYS);
-    close(file);
-    return can;
+    ND_CLEANUP(nd_close_descriptor) int file = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return file >= 0 &&
+           (fsync(file) == 0 || (errno != EINVAL && errno != ENOTSUP && errno != ENOSYS));
 }

@@ -20,14 +20,13 @@ enum { PART_BYTES = 1 << 20, WHOLE_FILE_BYTES_MAX = 1 << 28, TEMPORARY_NAMES = 1
 
 nd_status nd_path_sync(const char *path)
 {
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    ND_CLEANUP(nd_close_descriptor) int file = open(path, O_RDONLY | O_CLOEXEC);
     ND_FAIL_IF(file < 0, ND_EIO, "cannot open %s to sync it: %s", path, strerror(errno));
     struct stat info;
     int reason = fsync(file) == 0 ? 0 : errno;
     if ((reason == EINVAL || reason == ENOTSUP || reason == ENOSYS) && fstat(file, &info) == 0 &&
         S_ISDIR(info.st_mode))
         reason = 0; /* reported by nd_directory_can_sync */
-    close(file);
     return reason ? ND_FAIL(ND_EIO, "cannot sync %s: %s", path, strerror(reason)) : ND_OK;
 }
 
@@ -157,11 +156,8 @@ static bool begins_with(const char *path, const char *magic)
 {
     char first[16] = "";
     const size_t size = strlen(magic);
-    const int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    const bool same = file >= 0 && read(file, first, size) == (ssize_t)size;
-    if (file >= 0)
-        close(file);
-    return same && memcmp(first, magic, size) == 0;
+    ND_CLEANUP(nd_close_descriptor) int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    return file >= 0 && read(file, first, size) == (ssize_t)size && memcmp(first, magic, size) == 0;
 }
 
 nd_status nd_durable_check(const char *path, const char *magic, const char *kind)
@@ -276,7 +272,7 @@ nd_status nd_read_whole_file(const char *path, nd_status status, void **bytes, s
 
 nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HEX_SIZE])
 {
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    ND_CLEANUP(nd_close_descriptor) int file = open(path, O_RDONLY | O_CLOEXEC);
     ND_FAIL_IF(file < 0, ND_EIO, "cannot read %s: %s", path, strerror(errno));
     EVP_MD_CTX *context = EVP_MD_CTX_new();
     ND_AUTOFREE unsigned char *part = malloc(PART_BYTES);
@@ -296,7 +292,6 @@ nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HE
     }
     ok = ok && EVP_DigestFinal_ex(context, digest, NULL) == 1;
     EVP_MD_CTX_free(context);
-    close(file);
     ND_FAIL_IF(!ok, ND_EIO, "cannot read %s to its end: %s", path, strerror(reason));
     nd_hex(digest, 32, hex);
     return ND_OK;
@@ -331,17 +326,16 @@ nd_status nd_directory_create(const char *path)
 nd_status nd_directory_remove(const char *path)
 {
     bool exists;
-    nd_names names;
+    ND_CLEANUP(nd_names_free) nd_names names = {0};
     ND_TRY(nd_path_exists(path, &exists));
     if (!exists)
         return ND_OK;
-    const int directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    ND_CLEANUP(nd_close_descriptor)
+    int directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     ND_FAIL_IF(directory < 0, ND_EIO, "cannot remove %s: %s", path, strerror(errno));
     const nd_status status = nd_directory_names(path, &names);
     for (int i = 0; i < names.count; i++)
         unlinkat(directory, names.list[i], 0);
-    nd_names_free(&names);
-    close(directory);
     ND_TRY(status);
     return ND_CHECK(rmdir(path) == 0, ND_EIO, "cannot remove %s: %s", path, strerror(errno));
 }

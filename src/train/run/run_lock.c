@@ -151,7 +151,8 @@ static bool others_announce(const nd_run_lock *l, const char *mine)
         if (strncmp(entry->d_name, ANNOUNCED, strlen(ANNOUNCED)) != 0)
             continue;
         snprintf(path, sizeof path, "%s/%s", l->directory, entry->d_name);
-        const int file = strcmp(path, mine) != 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        ND_CLEANUP(nd_close_descriptor)
+        int file = strcmp(path, mine) != 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
         if (file < 0)
             continue;
         if (read_record(file, &owner) &&
@@ -159,7 +160,6 @@ static bool others_announce(const nd_run_lock *l, const char *mine)
             unlink(path);
         else
             others = true;
-        close(file);
     }
     return others || !list;
 }
@@ -185,11 +185,10 @@ static void remove_stale(const nd_run_lock *l, const nd_lock_owner *gone)
         unlink(announcement.path);
         return;
     }
-    const int file = others_announce(l, mine) ? -1 : open(l->path, O_RDONLY | O_CLOEXEC);
+    ND_CLEANUP(nd_close_descriptor)
+    int file = others_announce(l, mine) ? -1 : open(l->path, O_RDONLY | O_CLOEXEC);
     if (file >= 0 && read_record(file, &current) && same_owner(&current, gone))
         unlink(l->path);
-    if (file >= 0)
-        close(file);
     unlink(mine);
 }
 
@@ -367,11 +366,8 @@ static bool sees_lock(const char *directory, const nd_lock_owner *owner)
     nd_lock_owner found = {.pid = -1};
     snprintf(path, sizeof path, "%s/" ND_RUN_LOCK_NAME, directory);
     ND_CLEANUP(nd_close_directory) DIR *list = opendir(directory);
-    const int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    const bool same = file >= 0 && read_record(file, &found) && same_owner(&found, owner);
-    if (file >= 0)
-        close(file);
-    return same;
+    ND_CLEANUP(nd_close_descriptor) int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    return file >= 0 && read_record(file, &found) && same_owner(&found, owner);
 }
 
 static nd_status find_lock(const nd_config *config, const nd_lock_owner *owner)

@@ -107,7 +107,7 @@ nd_status nd_run_memory_measure(nd_run *run)
 static nd_status out_of_memory(const nd_run *run, int category, const size_t *need)
 {
     const double gib = 1024.0 * 1024.0 * 1024.0;
-    char *text = NULL;
+    ND_AUTOFREE char *text = NULL;
     size_t size = 0, total = 0;
     FILE *out = open_memstream(&text, &size);
     if (!out)
@@ -122,11 +122,9 @@ static nd_status out_of_memory(const nd_run *run, int category, const size_t *ne
     nd_memory_advise(&run->config, need, out);
     fclose(out);
     nd_error_clear();
-    const nd_status status = ND_FAIL(ND_ENOMEM, "no memory for %s: %.2f GiB wanted (%zu bytes), %s",
-                                     nd_memory_category_name((nd_memory_category)category),
-                                     (double)need[category] / gib, need[category], text);
-    free(text);
-    return status;
+    return ND_FAIL(ND_ENOMEM, "no memory for %s: %.2f GiB wanted (%zu bytes), %s",
+                   nd_memory_category_name((nd_memory_category)category),
+                   (double)need[category] / gib, need[category], text);
 }
 
 /* Linux overcommits host memory and kills processes later: warn in advance. */

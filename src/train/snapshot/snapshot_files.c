@@ -1,4 +1,5 @@
 /* Files of snapshots, written without fsync or mapped, so that messages go memory to memory. */
+#include "core/base/close.h"
 #include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 
@@ -14,12 +15,12 @@ static nd_status write_file(const char *path, const void *bytes, size_t size)
 {
     char temporary[ND_CHECKPOINT_PATH_MAX + 8];
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    const int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    ND_CLEANUP(nd_close_descriptor)
+    int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     ND_FAIL_IF(file < 0, ND_ECHECKPOINT, "cannot write %s: %s", path, strerror(errno));
     nd_status status = nd_file_write(file, path, bytes, size);
     if (status == ND_OK && rename(temporary, path) != 0)
         status = ND_FAIL(ND_ECHECKPOINT, "cannot write %s: %s", path, strerror(errno));
-    close(file);
     if (status != ND_OK)
         unlink(temporary);
     return status;
@@ -48,23 +49,17 @@ static nd_status map(int file, const char *path, int protection, size_t bytes, v
 nd_status nd_snapshot_map(const char *path, void **data, size_t *bytes)
 {
     struct stat info;
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0 || fstat(file, &info) != 0) {
-        const int reason = errno;
-        if (file >= 0)
-            close(file);
-        return ND_FAIL(ND_ECHECKPOINT, "cannot open %s: %s", path, strerror(reason));
-    }
+    ND_CLEANUP(nd_close_descriptor) int file = open(path, O_RDONLY | O_CLOEXEC);
+    ND_FAIL_IF(file < 0 || fstat(file, &info) != 0, ND_ECHECKPOINT, "cannot open %s: %s", path,
+               strerror(errno));
     *bytes = (size_t)info.st_size;
-    const nd_status status = map(file, path, PROT_READ, *bytes, data);
-    close(file);
-    return status;
+    return map(file, path, PROT_READ, *bytes, data);
 }
 
 /* Allocates all pages now: otherwise a write to the mapping could end the process (SIGBUS). */
 nd_status nd_snapshot_map_new(const char *path, size_t bytes, void **data)
 {
-    const int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    ND_CLEANUP(nd_close_descriptor) int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     ND_FAIL_IF(file < 0, ND_ECHECKPOINT, "cannot make %s: %s", path, strerror(errno));
     int reason = ftruncate(file, (off_t)bytes) == 0 ? 0 : errno;
     if (reason == 0 && bytes > 0)
@@ -72,7 +67,6 @@ nd_status nd_snapshot_map_new(const char *path, size_t bytes, void **data)
     nd_status status = ND_CHECK(reason == 0, ND_ECHECKPOINT, "no room for %s (%zu bytes): %s", path,
                                 bytes, strerror(reason));
     ND_IF_OK(map(file, path, PROT_READ | PROT_WRITE, bytes, data));
-    close(file);
     if (status != ND_OK)
         unlink(path);
     return status;
