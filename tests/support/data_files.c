@@ -59,9 +59,8 @@ void nd_test_train_tokenizer(const char *directory, uint64_t seed)
     char input[4096], output[4096];
     snprintf(input, sizeof input, "%s/train.txt", directory);
     snprintf(output, sizeof output, "%s/tok.model", directory);
-    char *text = nd_test_code(seed, 60000);
+    ND_AUTOFREE char *text = nd_test_code(seed, 60000);
     nd_test_write_file(input, text, 60000);
-    free(text);
     const char *inputs[] = {input};
     const nd_tokenizer_train_options options = {
         .inputs = inputs, .input_count = 1, .output = output, .vocab_size = 400, .threads = 1};
@@ -76,7 +75,7 @@ static int is_shard(const struct dirent *entry)
 static void index_shard(nd_shard_index *index, const char *directory, const char *name)
 {
     char path[4096];
-    nd_shard shard;
+    ND_CLEANUP(nd_shard_close) nd_shard shard = {.fd = -1};
     nd_indexed_shard *s = &index->shards[index->count++];
     snprintf(path, sizeof path, "%s/%s", directory, name);
     snprintf(s->name, sizeof s->name, "%s", name);
@@ -89,7 +88,6 @@ static void index_shard(nd_shard_index *index, const char *directory, const char
             index->vocab_size = shard.vocab_size;
             strcpy(index->tokenizer_sha256, shard.tokenizer_sha256);
         }
-        nd_shard_close(&shard);
     }
     nd_error_clear();
 }
@@ -131,9 +129,8 @@ void nd_test_write_counting_shard(const char *directory, int number, int32_t fir
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/train_%05d.h5", directory, number);
-    int32_t *tokens = malloc(count * sizeof *tokens);
+    ND_AUTOFREE int32_t *tokens = malloc(count * sizeof *tokens);
     for (size_t i = 0; i < count; i++)
         tokens[i] = (first + (int32_t)i) % 65536;
     nd_test_write_shard(path, 65536, ND_TEST_SHA, "train", tokens, count);
-    free(tokens);
 }

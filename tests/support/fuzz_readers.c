@@ -1,5 +1,6 @@
 #include "support/fuzz_readers.h"
 
+#include "core/base/close.h"
 #include "core/base/sha256.h"
 #include "core/model/model_config.h"
 #include "core/model/params.h"
@@ -37,7 +38,7 @@ static FILE *nowhere(void)
 
 void nd_fuzz_gguf(const uint8_t *bytes, size_t size)
 {
-    nd_gguf g;
+    ND_CLEANUP(nd_gguf_free) nd_gguf g = {0};
     nd_error_clear();
     if (nd_gguf_parse(bytes, size, "fuzz.gguf", &g) != ND_OK)
         return;
@@ -53,12 +54,11 @@ void nd_fuzz_gguf(const uint8_t *bytes, size_t size)
     touch(g.data, g.data_bytes);
     nd_gguf_find(&g, "general.architecture");
     nd_gguf_describe(&g, "fuzz.gguf", size, nowhere());
-    nd_gguf_free(&g);
 }
 
 void nd_fuzz_safetensors(const uint8_t *bytes, size_t size)
 {
-    nd_safetensors f;
+    ND_CLEANUP(nd_safetensors_free) nd_safetensors f = {0};
     bool has_digest;
     nd_error_clear();
     if (nd_safetensors_parse(bytes, size, "fuzz.safetensors", &f) != ND_OK)
@@ -69,50 +69,44 @@ void nd_fuzz_safetensors(const uint8_t *bytes, size_t size)
         touch(t->data, t->bytes);
         for (int d = 0; d < t->dimensions; d++)
             weights *= t->shape[d];
-        float *values = malloc(((size_t)weights + 1) * sizeof *values);
+        ND_AUTOFREE float *values = malloc(((size_t)weights + 1) * sizeof *values);
         if (values && nd_safetensors_floats(t, 0, weights, values) != ND_OK)
             nd_error_clear();
-        free(values);
     }
     nd_safetensors_find(&f, "model.norm.weight");
     nd_safetensors_text(&f, "format");
     nd_safetensors_describe(&f, "fuzz.safetensors", size, nowhere());
     nd_safetensors_verify(&f, "fuzz.safetensors", &has_digest);
-    nd_safetensors_free(&f);
 }
 
 void nd_fuzz_config_json(const uint8_t *bytes, size_t size)
 {
-    nd_config *config = malloc(sizeof *config);
+    ND_AUTOFREE nd_config *config = malloc(sizeof *config);
+    ND_AUTOFREE char *text = NULL;
     double epsilon;
-    char *text = NULL;
     nd_error_clear();
     if (!config)
         return;
     nd_config_defaults(config);
     if (nd_hf_config_parse((const char *)bytes, size, "fuzz.json", config, &epsilon) == ND_OK) {
         const nd_model_config model = nd_model_config_from(config);
-        nd_params params = {0};
-        if (nd_params_create(&model, &params) == ND_OK)
-            nd_params_destroy(&params);
-        if (nd_hf_config_text(config, false, -1, &text) == ND_OK)
-            free(text);
+        ND_CLEANUP(nd_params_destroy) nd_params params = {0};
+        nd_params_create(&model, &params);
+        nd_hf_config_text(config, false, -1, &text);
     }
-    free(config);
 }
 
 static void parse_manifest(const char *text, size_t size)
 {
     nd_checkpoint *c = calloc(1, sizeof *c);
-    char *again = NULL;
+    ND_AUTOFREE char *again = NULL;
     nd_error_clear();
     if (c && nd_manifest_parse(text, size, "fuzz_manifest.json", c) == ND_OK) {
         for (int64_t i = 0; i < c->tensor_count; i++)
             touch((const uint8_t *)&c->tensors[i], sizeof c->tensors[i]);
         for (int64_t i = 0; i < c->file_count; i++)
             touch((const uint8_t *)&c->files[i], sizeof c->files[i]);
-        if (nd_manifest_format(c, &again) == ND_OK)
-            free(again);
+        nd_manifest_format(c, &again);
     }
     if (c) {
         free(c->tensors);
@@ -144,8 +138,8 @@ void nd_fuzz_manifest(const uint8_t *bytes, size_t size)
 void nd_fuzz_ini(const uint8_t *bytes, size_t size)
 {
     char path[32];
-    nd_config *config = malloc(sizeof *config);
-    const int file = memfd_create("fuzz.ini", MFD_CLOEXEC);
+    ND_AUTOFREE nd_config *config = malloc(sizeof *config);
+    ND_CLEANUP(nd_close_descriptor) int file = memfd_create("fuzz.ini", MFD_CLOEXEC);
     nd_error_clear();
     if (config && file >= 0 && write(file, bytes, size) == (ssize_t)size) {
         snprintf(path, sizeof path, "/proc/self/fd/%d", file);
@@ -153,15 +147,12 @@ void nd_fuzz_ini(const uint8_t *bytes, size_t size)
         if (nd_config_read_file(config, path) == ND_OK && nd_config_check(config) == ND_OK)
             nd_config_write(config, nowhere());
     }
-    if (file >= 0)
-        close(file);
-    free(config);
 }
 
 /* What is accepted must be what the readers of data sets count on. */
 void nd_fuzz_shard_index(const uint8_t *bytes, size_t size)
 {
-    nd_shard_index index;
+    ND_CLEANUP(nd_shard_index_free) nd_shard_index index = {0};
     int64_t tokens = 0;
     nd_error_clear();
     if (nd_shard_index_parse(bytes, size, "fuzz.json", &index) == ND_OK) {
@@ -175,5 +166,4 @@ void nd_fuzz_shard_index(const uint8_t *bytes, size_t size)
             touch((const uint8_t *)s, sizeof *s);
         }
     }
-    nd_shard_index_free(&index);
 }

@@ -1,5 +1,6 @@
 #include "support/run_files.h"
 
+#include "core/base/close.h"
 #include "support/support.h"
 
 #include <jansson.h>
@@ -43,21 +44,19 @@ void nd_test_run_teardown(void)
 
 int nd_test_metric(const char *run, const char *key, double values[ND_TEST_STEPS_MAX])
 {
-    char path[4096], *line = NULL;
+    ND_AUTOFREE char *line = NULL;
+    char path[4096];
     size_t capacity = 0;
     int count = 0;
     snprintf(path, sizeof path, "%s/metrics.jsonl", run);
-    FILE *file = fopen(path, "r");
+    ND_CLEANUP(nd_close_file) FILE *file = fopen(path, "r");
     cr_assert(file != NULL, "%s cannot be read", path);
     while (count < ND_TEST_STEPS_MAX && getline(&line, &capacity, file) > 0) {
-        json_t *object = json_loads(line, 0, NULL);
+        json_auto_t *object = json_loads(line, 0, NULL);
         cr_assert(object != NULL, "%s: not JSON: %s", path, line);
         const json_t *value = json_object_get(object, key);
         values[count++] = json_is_number(value) ? json_number_value(value) : NAN;
-        json_decref(object);
     }
-    free(line);
-    fclose(file);
     return count;
 }
 
@@ -67,11 +66,10 @@ const char *nd_test_state(const char *run)
     char path[4096];
     state[0] = '\0';
     snprintf(path, sizeof path, "%s/checkpoints/latest/manifest.json", run);
-    json_t *object = json_load_file(path, 0, NULL);
+    json_auto_t *object = json_load_file(path, 0, NULL);
     const char *text = json_string_value(json_object_get(object, "state_sha256"));
     if (text)
         snprintf(state, sizeof state, "%s", text);
-    json_decref(object);
     return state;
 }
 
