@@ -91,14 +91,14 @@ typedef struct nd_error {
 
 /* Before an initialized local that owns something: `release` gets its address when its scope ends,
  * on whichever path. */
+#ifdef __CPPCHECK__ /* does not know the attribute and would report leaks */
+#define ND_CLEANUP(release) static
+#else
 #define ND_CLEANUP(release) __attribute__((cleanup(release)))
+#endif
 
 /* The same for a pointer, which is freed. */
-#ifdef __CPPCHECK__ /* does not know the attribute and would report leaks */
-#define ND_AUTOFREE static
-#else
 #define ND_AUTOFREE ND_CLEANUP(nd_autofree)
-#endif
 void nd_autofree(void *pointer);
 
 /* Records the error unless this thread already holds one, and returns `status`. */

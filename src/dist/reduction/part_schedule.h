@@ -19,8 +19,8 @@ typedef struct nd_part_schedule {
     nd_part_act *acts; /* [count] level by level of the tree, and within a level part by part */
     int64_t count;
     int64_t starts[ND_PART_LEVELS + 1]; /* of each level's acts, and where the last one's end */
-    nd_part_order order; /* of all parts from the first on, the same on all ranks */
-    nd_part_act *walked; /* [capacity] in the order of the walk */
+    nd_part_order order;                /* of all parts from the first on, the same on all ranks */
+    nd_part_act *walked;                /* [capacity] in the order of the walk */
     size_t capacity, acts_capacity;
     size_t *bytes; /* [pieces_capacity] of each piece on the wire */
     int *merged;   /* [pieces_capacity] of each piece */
