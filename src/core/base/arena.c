@@ -18,6 +18,7 @@ nd_status nd_arena_commit(nd_arena *arena)
     arena->memory = memory;
     arena->size = arena->used;
     arena->used = 0;
+    arena->committed = true;
     return ND_OK;
 }
 
@@ -39,7 +40,7 @@ nd_status nd_arena_reserve(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_
         end > INT64_MAX)
         return ND_FAIL(ND_ENOMEM, "%s: a tensor of %lld x %lld %s is too large to count",
                        arena->name, (long long)rows, (long long)cols, nd_dtype_name(dtype));
-    ND_FAIL_IF(arena->size > 0 && end > arena->size, ND_EINTERNAL,
+    ND_FAIL_IF(arena->committed && end > arena->size, ND_EINTERNAL,
                "%s: %zu bytes reserved of %zu counted", arena->name, end, arena->size);
     *view = nd_view_of(arena->memory ? arena->memory + arena->used : NULL, dtype, rows, cols);
     arena->used = end;

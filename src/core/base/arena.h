@@ -16,6 +16,7 @@ typedef struct nd_arena {
     char *memory;        /* NULL while sizing */
     size_t size;         /* bytes of memory */
     size_t used;         /* bytes reserved or counted so far */
+    bool committed;
 } nd_arena;
 
 /* Starts a sizing pass of an arena without memory. `name` and `backend` must outlive the arena. */

@@ -16,6 +16,16 @@ static inline bool nd_is_float(nd_dtype dtype)
     return dtype == ND_F64 || dtype == ND_F32 || dtype == ND_BF16;
 }
 
+/* Fails an op unless all of these dtypes are float. */
+#define ND_REQUIRE_FLOATS(...)                                                                     \
+    do {                                                                                           \
+        const nd_dtype nd_dtypes_[] = {__VA_ARGS__};                                               \
+        for (size_t nd_i_ = 0; nd_i_ < sizeof nd_dtypes_ / sizeof *nd_dtypes_; nd_i_++)            \
+            if (!nd_is_float(nd_dtypes_[nd_i_]))                                                   \
+                return ND_FAIL(ND_EINTERNAL, "%s: needs floats, not %s, for %s", __func__,         \
+                               nd_dtype_name(nd_dtypes_[nd_i_]), #__VA_ARGS__);                    \
+    } while (0)
+
 static inline bool nd_same_shape(nd_cview a, nd_cview b)
 {
     return a.rows == b.rows && a.cols == b.cols;

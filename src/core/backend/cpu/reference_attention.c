@@ -37,6 +37,7 @@ static double dot(nd_cview a, int64_t at, nd_cview b, int64_t bt, int64_t n)
 nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *s)
 {
     const int64_t rows = s->rows.data ? s->rows.cols : s->sequences * s->query_len;
+    ND_REQUIRE_FLOATS(q.dtype, k.dtype, v.dtype);
     ND_REQUIRE(s->kv_heads > 0 && s->heads % s->kv_heads == 0 && s->query_len <= s->key_len);
     ND_REQUIRE(q.rows == rows && q.cols == s->heads * s->head_dim);
     ND_REQUIRE(k.rows == s->sequences * s->key_len && k.cols == s->kv_heads * s->head_dim);
@@ -73,6 +74,7 @@ static nd_status attention_reference(nd_backend *b, nd_view o, nd_view lse, nd_c
 {
     (void)b;
     ND_TRY(nd_attention_check(q, k, v, s));
+    ND_REQUIRE_FLOATS(o.dtype, lse.dtype);
     ND_REQUIRE(nd_same_shape(nd_as_const(o), q) && lse.rows == q.rows && lse.cols == s->heads);
     ND_AUTOFREE double *scores = malloc((size_t)s->key_len * sizeof *scores);
     ND_FAIL_IF(!scores, ND_ENOMEM, "no memory for %lld scores", (long long)s->key_len);
@@ -127,6 +129,7 @@ static nd_status attention_backward_reference(nd_backend *b, nd_view dq, nd_view
 {
     (void)b;
     ND_TRY(nd_attention_check(q, k, v, s));
+    ND_REQUIRE_FLOATS(dq.dtype, dk.dtype, dv.dtype, dout.dtype, o.dtype, lse.dtype);
     ND_REQUIRE(nd_same_shape(nd_as_const(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
     const int32_t *rows = s->rows.data;
     const int64_t count = nd_view_count(k), width = k.cols;

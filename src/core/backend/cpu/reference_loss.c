@@ -31,6 +31,7 @@ static nd_status embedding_backward_reference(nd_backend *b, nd_view dtable, nd_
                                               nd_cview tokens)
 {
     (void)b;
+    ND_REQUIRE_FLOATS(dx.dtype);
     ND_REQUIRE((dtable.dtype == ND_F32 || dtable.dtype == ND_F64) && dx.cols == dtable.cols);
     ND_TRY(nd_check_tokens(tokens, dx.rows, dtable.rows, 0));
     const int32_t *ids = tokens.data;
@@ -104,11 +105,11 @@ nd_status nd_cross_entropy_check(nd_view nll, nd_view total, nd_view logits, nd_
                                  nd_cview targets, const nd_cross_entropy_params *p)
 {
     const int offsets = nd_cross_entropy_offsets(p);
-    ND_REQUIRE(nd_is_float(logits.dtype) && nll.rows == logits.rows && total.rows == logits.rows);
-    ND_REQUIRE(nd_is_float(nll.dtype) && nd_is_float(total.dtype) && nd_is_float(out.dtype));
+    ND_REQUIRE_FLOATS(logits.dtype, nll.dtype, total.dtype, out.dtype);
+    ND_REQUIRE(nll.rows == logits.rows && total.rows == logits.rows);
     ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
-    ND_REQUIRE(!p->norm.data || p->norm.rows == logits.rows);
-    ND_REQUIRE(!p->weight.data || p->weight.rows == logits.rows);
+    ND_REQUIRE(!p->norm.data || (p->norm.rows == logits.rows && nd_is_float(p->norm.dtype)));
+    ND_REQUIRE(!p->weight.data || (p->weight.rows == logits.rows && nd_is_float(p->weight.dtype)));
     ND_REQUIRE(nd_same_shape(nd_as_const(out), nd_as_const(logits)));
     return nd_check_tokens(targets, logits.rows * offsets, logits.cols, -1);
 }

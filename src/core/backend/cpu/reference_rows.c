@@ -8,7 +8,8 @@
 static nd_status rmsnorm_reference(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(y.dtype) && nd_is_float(x.dtype) && nd_same_shape(nd_as_const(y), x));
+    ND_REQUIRE_FLOATS(y.dtype, r.dtype, x.dtype, w.dtype);
+    ND_REQUIRE(nd_same_shape(nd_as_const(y), x));
     ND_REQUIRE(w.rows == 1 && w.cols == x.cols && r.rows == x.rows && r.cols == 1);
     for (int64_t t = 0; t < x.rows; t++) {
         double sum = 0.0;
@@ -39,6 +40,7 @@ static nd_status rmsnorm_backward_reference(nd_backend *b, nd_view dx, nd_view d
                                             nd_cview x, nd_cview w, nd_cview r, float beta)
 {
     (void)b;
+    ND_REQUIRE_FLOATS(dx.dtype, dy.dtype, x.dtype, w.dtype, r.dtype);
     ND_REQUIRE(nd_same_shape(nd_as_const(dx), x) && nd_same_shape(dy, x) && w.cols == x.cols);
     ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == x.cols && r.rows == x.rows);
     for (int64_t t = 0; t < x.rows; t++) {
@@ -66,8 +68,8 @@ static nd_status rmsnorm_backward_reference(nd_backend *b, nd_view dx, nd_view d
 static nd_status rope_reference(nd_backend *b, nd_view x, const nd_rope_params *p)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(x.dtype) && p->head_dim % 2 == 0 && x.cols % p->head_dim == 0);
-    ND_REQUIRE(p->seq_len > 0);
+    ND_REQUIRE(nd_is_float(x.dtype) && p->seq_len > 0);
+    ND_REQUIRE(p->head_dim > 0 && p->head_dim % 2 == 0 && x.cols % p->head_dim == 0);
     const int64_t half = p->head_dim / 2;
     const int32_t *rows = p->rows.data;
     ND_REQUIRE(!rows || p->rows.cols == x.rows);
@@ -119,7 +121,8 @@ static nd_status gather_rows_reference(nd_backend *b, nd_view y, nd_cview x, nd_
 static nd_status add_reference(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(y.dtype) && nd_same_shape(nd_as_const(y), x) && nd_same_shape(x, z));
+    ND_REQUIRE_FLOATS(y.dtype, x.dtype, z.dtype);
+    ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && nd_same_shape(x, z));
     for (int64_t i = 0; i < nd_view_count(x); i++)
         nd_store(y, i, nd_load(x, i) + nd_load(z, i));
     return ND_OK;
@@ -128,7 +131,8 @@ static nd_status add_reference(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
 static nd_status axpby_reference(nd_backend *b, nd_view y, float alpha, nd_cview x, float beta)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(y.dtype) && nd_view_count(nd_as_const(y)) == nd_view_count(x));
+    ND_REQUIRE_FLOATS(y.dtype, x.dtype);
+    ND_REQUIRE(nd_view_count(nd_as_const(y)) == nd_view_count(x));
     for (int64_t i = 0; i < nd_view_count(x); i++)
         nd_accumulate(y, i, (double)alpha * nd_load(x, i), beta);
     return ND_OK;
@@ -146,6 +150,7 @@ static nd_status divide_by_norm_reference(nd_backend *b, nd_view y, nd_cview x, 
 static nd_status sum_squares_reference(nd_backend *b, nd_view out, nd_cview x)
 {
     (void)b;
+    ND_REQUIRE_FLOATS(x.dtype);
     ND_REQUIRE(out.dtype == ND_F64 && out.rows == 1 && out.cols == 1);
     double sum = 0.0;
     for (int64_t i = 0; i < nd_view_count(x); i++)
@@ -157,6 +162,7 @@ static nd_status sum_squares_reference(nd_backend *b, nd_view out, nd_cview x)
 static nd_status sum_reference(nd_backend *b, nd_view out, nd_cview x)
 {
     (void)b;
+    ND_REQUIRE_FLOATS(x.dtype);
     ND_REQUIRE(out.dtype == ND_F64 && out.rows == 1 && out.cols == 1);
     double sum = 0.0;
     for (int64_t i = 0; i < nd_view_count(x); i++)

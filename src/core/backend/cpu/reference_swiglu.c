@@ -19,8 +19,8 @@ static double silu_derivative(double z)
 static nd_status swiglu_reference(nd_backend *b, nd_view h, nd_cview gate, nd_cview up)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(h.dtype) && nd_same_shape(nd_as_const(h), gate) &&
-               nd_same_shape(gate, up));
+    ND_REQUIRE_FLOATS(h.dtype, gate.dtype, up.dtype);
+    ND_REQUIRE(nd_same_shape(nd_as_const(h), gate) && nd_same_shape(gate, up));
     for (int64_t i = 0; i < nd_view_count(gate); i++)
         nd_store(h, i, silu(nd_load(gate, i)) * nd_load(up, i));
     return ND_OK;
@@ -45,6 +45,7 @@ static nd_status swiglu_backward_reference(nd_backend *b, nd_view dgate, nd_view
                                            nd_cview gate, nd_cview up)
 {
     (void)b;
+    ND_REQUIRE_FLOATS(dgate.dtype, dup.dtype, dh.dtype, gate.dtype, up.dtype);
     ND_REQUIRE(nd_same_shape(dh, gate) && nd_same_shape(gate, up));
     ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     for (int64_t i = 0; i < nd_view_count(gate); i++) {
@@ -60,6 +61,7 @@ static nd_status swiglu_rmsnorm_backward_reference(nd_backend *b, nd_view dgate,
                                                    nd_cview dy, nd_cview gate, nd_cview up,
                                                    nd_cview w)
 {
+    ND_REQUIRE_FLOATS(dgate.dtype, dup.dtype, r.dtype, dy.dtype, gate.dtype, up.dtype, w.dtype);
     ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == gate.rows);
     ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     const size_t count = (size_t)nd_view_count(gate);

@@ -224,6 +224,7 @@ static nd_status gemm_symmetric_reference(nd_backend *b, nd_view c, nd_cview a, 
     const int64_t inner = transpose_a ? a.rows : a.cols;
     const int64_t down = transpose_a ? a.cols : 1, across = transpose_a ? 1 : a.cols;
     (void)b;
+    ND_REQUIRE_FLOATS(c.dtype, a.dtype, bb.dtype);
     ND_REQUIRE(c.rows == (transpose_a ? a.cols : a.rows) && c.cols == c.rows);
     ND_REQUIRE(nd_same_shape(a, bb) && (beta == 0.0f || inner == c.rows));
     for (int64_t m = 0; m < c.rows; m++)

@@ -27,7 +27,8 @@ static nd_status momentum_reference(nd_backend *b, nd_view u, nd_view m, nd_cvie
                                     float scale, bool nesterov)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(u.dtype) && (m.dtype == ND_F32 || m.dtype == ND_F64));
+    ND_REQUIRE_FLOATS(u.dtype, g.dtype);
+    ND_REQUIRE(m.dtype == ND_F32 || m.dtype == ND_F64);
     ND_REQUIRE(nd_same_shape(nd_as_const(u), g) && nd_same_shape(nd_as_const(m), g));
     for (int64_t i = 0; i < nd_view_count(g); i++) {
         const double gradient = (double)scale * nd_load(g, i);
@@ -72,7 +73,8 @@ static nd_status adamw_reference(nd_backend *b, nd_view w, nd_view m, nd_view v,
                                  const nd_adamw_params *p)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(w.dtype) && nd_same_shape(nd_as_const(w), g));
+    ND_REQUIRE_FLOATS(w.dtype, m.dtype, v.dtype, g.dtype);
+    ND_REQUIRE(nd_same_shape(nd_as_const(w), g));
     ND_REQUIRE(nd_same_shape(nd_as_const(m), g) && nd_same_shape(nd_as_const(v), g));
     for (int64_t i = 0; i < nd_view_count(g); i++) {
         double moment1 = nd_load(nd_as_const(m), i), moment2 = nd_load(nd_as_const(v), i);
