@@ -60,6 +60,14 @@ Test(launchers, one_process_in_a_shell_or_a_step_of_slurm_trains)
         cr_assert_eq(train_with(alone[i]), 0, "%s: %s", alone[i], output);
 }
 
+Test(launchers, what_else_the_number_of_a_job_holds_stays_out_of_the_configuration)
+{
+    cr_assert_eq(train_with("SLURM_JOB_ID=\"$(printf '7\\nepochs = 1')\""), 0, "%s", output);
+    cr_assert_eq(nd_test_shell(output, sizeof output, "%s info %s/run 2>&1", ND_BINARY,
+                               nd_test_here.directory),
+                 0, "%s", output);
+}
+
 /* mpirun's helpers are started by srun, one a node, and what they start inherits
  * their variables. */
 Test(launchers, mpirun_inside_a_slurm_job_trains)

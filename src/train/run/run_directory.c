@@ -182,8 +182,9 @@ static nd_status save_config(const nd_run *run)
     ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for the configuration's text");
     nd_run_directory_make_absolute(&config, "checkpoint_dir", config.logging.checkpoint_dir);
     nd_identity_write_comments(&run->identity, memory);
-    if (getenv("SLURM_JOB_ID"))
-        fprintf(memory, "; slurm_job = %.32s\n\n", getenv("SLURM_JOB_ID"));
+    const char *job = getenv("SLURM_JOB_ID");
+    if (job)
+        fprintf(memory, "; slurm_job = %.*s\n\n", (int)strspn(job, "0123456789"), job);
     if (run->restored.base)
         nd_run_base_write(run->restored.base, memory);
     const nd_status status = nd_config_write(&config, memory);
