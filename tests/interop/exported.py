@@ -35,7 +35,7 @@ def masters(checkpoint):
 def dequantized(w, group):
     """Codes times scale, by docs/model.md."""
     x = w.astype(np.float64).reshape(1 if group == 0 else w.size // group, -1)
-    s = np.maximum(np.abs(x).mean(axis=1, keepdims=True), 1e-5).astype(np.float16)
-    s = s.astype(np.float32)
+    s = np.maximum(np.abs(x).mean(axis=1, keepdims=True), 1e-5).astype(np.float32)
+    s = s.astype(np.float16).astype(np.float32)
     codes = np.clip(np.rint(x.astype(np.float32) / s), -1, 1)
     return (codes * s).astype(np.float32).reshape(w.shape) + 0.0

@@ -32,8 +32,8 @@ nd_status nd_durable_prepare(const char *path);
  * is then removed. */
 nd_status nd_durable_rename(const char *temporary, const char *path);
 
-/* Replaces the file `path` by these bytes. After an error (ND_EIO) or crash the old or the new one
- * is there, whole. */
+/* Replaces the file `path` by these bytes. After an error (as nd_durable_rename) or crash the old
+ * or the new one is there, whole. */
 nd_status nd_durable_write(const char *path, const void *bytes, size_t size);
 
 /* Atomically makes `link` in `directory` a symbolic link to `target`. On a file system without
