@@ -33,7 +33,7 @@ static nd_status format_turn(const chat *c, const char *line, char **text)
 static bool context_is_full(const chat *c, size_t needed)
 {
     const int64_t capacity = nd_sampler_remaining(c->sampler);
-    if ((int64_t)needed < capacity)
+    if ((int64_t)needed <= capacity)
         return false;
     fprintf(
         stderr,
@@ -53,7 +53,7 @@ static nd_status feed_turn(chat *c, const char *line, bool *full)
     ND_TRY(nd_tokenizer_encode(tokenizer, text, strlen(text), &tokens, &count));
     if (!c->started && mark >= 0)
         ND_TRY(nd_sampler_feed(c->sampler, &mark, 1));
-    *full = context_is_full(c, count);
+    *full = context_is_full(c, count + 1); /* with a token of the reply */
     if (!*full && count > 0)
         ND_TRY(nd_sampler_feed(c->sampler, tokens, count));
     free(c->rest);

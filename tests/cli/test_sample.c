@@ -158,6 +158,10 @@ Test(chat, a_full_context_ends_it_with_a_message)
     /* In a reply, or before a question where the model ended its replies by itself: its bits
      * decide. */
     cr_assert(strstr(output, "the context of 128 tokens is full (") != NULL, "%s", output);
+    /* A question of 127 tokens, and one of the reply. */
+    ASSERT_RUNS("head -c 127 /dev/zero | tr '\\0' '\\1' | $B sample --checkpoint run --chat "
+                "--user-prefix '' --reply-prefix ''");
+    cr_assert(strstr(output, "is full (127 free, 128 needed)") != NULL, "%s", output);
 }
 
 /* The stop text is what the model said itself: then nothing of it stays in the cache, so that the
