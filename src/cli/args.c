@@ -74,14 +74,15 @@ static nd_status assign_value(const nd_arg *arg, const char *text)
         return ND_OK;
     case ND_ARG_INT: {
         const long double number = strtold(text, &end), value = number * suffix_scale(end);
-        ND_FAIL_IF(end == text || !(value >= 0.0L && value < 0x1p63L) || floorl(value) < value,
+        ND_FAIL_IF(end == text || strpbrk(text, "xX") || !(value >= 0.0L && value < 0x1p63L) ||
+                       floorl(value) < value,
                    ND_ECONFIG, "%s: '%.80s' is not a whole number of 0 or more", arg->name, text);
         *(int64_t *)arg->value = (int64_t)value;
         return ND_OK;
     }
     case ND_ARG_DOUBLE: {
         const double value = strtod(text, &end);
-        ND_FAIL_IF(end == text || *end || !isfinite(value), ND_ECONFIG,
+        ND_FAIL_IF(end == text || *end || strpbrk(text, "xX") || !isfinite(value), ND_ECONFIG,
                    "%s: '%.80s' is not a number", arg->name, text);
         *(double *)arg->value = value;
         return ND_OK;

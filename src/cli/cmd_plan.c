@@ -19,7 +19,8 @@ static nd_status parse_bytes(const char *text, size_t *bytes)
                  {"G", 0x1p30}, {"GiB", 0x1p30}, {"T", 0x1p40},   {"TiB", 0x1p40}};
     char *end;
     const double value = strtod(text, &end);
-    for (size_t i = 0; end != text && value > 0.0 && i < sizeof units / sizeof units[0]; i++)
+    const bool decimal = end != text && !strpbrk(text, "xX");
+    for (size_t i = 0; decimal && value > 0.0 && i < sizeof units / sizeof units[0]; i++)
         if (strcasecmp(end, units[i].suffix) == 0 && value * units[i].factor < 0x1p62) {
             *bytes = (size_t)(value * units[i].factor);
             return ND_OK;
@@ -109,7 +110,9 @@ static nd_status parse_flops(const nd_config *config, const machine_arguments *a
         return nd_plan_measure_flops(config, (ranks + (int)a->hosts - 1) / (int)a->hosts, NULL,
                                      flops);
     *flops = strtod(a->flops, &end);
-    ND_FAIL_IF(end == a->flops || *end != '\0' || !(*flops >= 1e6 && *flops <= 1e18), ND_ECONFIG,
+    ND_FAIL_IF(end == a->flops || *end != '\0' || strpbrk(a->flops, "xX") ||
+                   !(*flops >= 1e6 && *flops <= 1e18),
+               ND_ECONFIG,
                "--flops: '%.40s' is neither `measured` nor operations a second such as 2e14",
                a->flops);
     return ND_OK;

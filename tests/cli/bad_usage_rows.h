@@ -156,5 +156,17 @@ static const bad_input bad_usages[] = {
      "$B plan --config $D/ok.ini >&-",
      1,
      {"cannot write to standard output: Bad file descriptor"}},
+    {"reports, command lines and INI files",
+     "a number in hexadecimal",
+     "",
+     "$B sample --checkpoint $D/run --temperature 0x1",
+     2,
+     {"--temperature", "'0x1' is not a number"}},
+    {"reports, command lines and INI files",
+     "a whole number in hexadecimal",
+     "",
+     "$B sample --checkpoint $D/run --max-tokens 0x10",
+     2,
+     {"--max-tokens", "'0x10' is not a whole number of 0 or more"}},
 };
 enum { BAD_USAGES = sizeof bad_usages / sizeof bad_usages[0] };
