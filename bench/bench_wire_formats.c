@@ -7,12 +7,13 @@
 
 #include "cli/args.h"
 #include "core/backend/backend.h"
+#include "dist/reduction/float_compression.h"
 #include "dist/reduction/gradient_wire.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { COUNT = 1 << 22, ROUNDS = 9 };
+enum { COUNT = 1 << 22, ROUNDS = 9, PART = 1 << 16 /* values of a message */ };
 
 static float values[COUNT], sums[COUNT];
 static int8_t codes[COUNT];
@@ -41,6 +42,22 @@ static void time_gradients(nd_gradient_wire format, bool feedback)
     print(name, make, sizeof values);
     snprintf(name, sizeof name, "%s add", nd_gradient_wire_name(format));
     print(name, add, sizeof values);
+}
+
+static void time_compression(void)
+{
+    double make[ROUNDS] = {0}, add[ROUNDS] = {0};
+    for (int r = 0; r < ROUNDS; r++)
+        for (int at = 0; at < COUNT; at += PART) {
+            const double start = nd_seconds();
+            const size_t bytes = nd_floats_compress(wire, values + at, PART);
+            const double middle = nd_seconds();
+            nd_floats_decompress(sums + at, wire, bytes, PART, true);
+            make[r] += middle - start;
+            add[r] += nd_seconds() - middle;
+        }
+    print("compressed make", make, sizeof values);
+    print("compressed add", add, sizeof values);
 }
 
 static nd_status time_codes(nd_backend *b, bool trits)
@@ -77,6 +94,7 @@ static nd_status bench(int argc, char **argv)
         codes[i] = (int8_t)((i * 2654435761u >> 16) % 3) - 1;
     }
     time_gradients(ND_GRADIENT_WIRE_FP32, false);
+    time_compression();
     time_gradients(ND_GRADIENT_WIRE_BF16, false);
     time_gradients(ND_GRADIENT_WIRE_BF16, true);
     time_gradients(ND_GRADIENT_WIRE_INT8, false);

@@ -100,6 +100,18 @@ Test(grad_compression, damaged_bytes_are_refused_or_decoded_to_something)
     }
 }
 
+/* Equal exponents take no bits, so that none of them can be missing from these. */
+Test(grad_compression, escapes_from_no_bits_are_refused)
+{
+    for (int i = 0; i < 100; i++)
+        values[i] = 1.5f;
+    const size_t bytes = nd_floats_compress(coded, values, 100);
+    cr_assert_eq(bytes, 4 + 3 * 100);
+    cr_assert(nd_floats_decompress(got, coded, bytes, 100, false));
+    coded[2] = 1; /* an escape, which follows */
+    cr_assert_not(nd_floats_decompress(got, coded, bytes + 1, 100, false));
+}
+
 /* Whether 64 KiB to `peer` are compressed. */
 static bool compresses_beside(nd_grad_compressor *s, const nd_comm *comm, int peer, bool hidden)
 {

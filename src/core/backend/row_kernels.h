@@ -16,8 +16,8 @@ typedef struct nd_row_kernels {
     void (*axpby)(float *y, float alpha, const float *x, float beta, int64_t n);
     float (*max_magnitude)(const float *x, int64_t n);
     /* A block of dist/reduction/float_compression.h, n <= ND_FLOATS_BLOCK values, in at most 4 n +
-     * 4 bytes. Both return the bytes of the encoding, or 0: it does not fit into `room` bytes, or
-     * what begins at `in` is none of n values. */
+     * 4 bytes, the same for every instruction set. Both return the bytes of the encoding, or 0: it
+     * does not fit into `room` bytes, or what begins at `in` is none of n values. */
     int64_t (*compress_floats)(uint8_t *out, int64_t room, const float *x, int n);
     int64_t (*decompress_floats)(float *y, const uint8_t *in, int64_t length, int n, bool add);
 } nd_row_kernels;
