@@ -10,7 +10,7 @@ typedef struct nd_gradient_transfer {
     void *residual; /* [ND_WIRE_PART_BYTES] bytes, likewise */
 } nd_gradient_transfer;
 
-/* Errors: ND_ENOMEM. */
+/* Errors: ND_ENOMEM; the caller destroys it then, too. */
 nd_status nd_gradient_transfer_create(nd_comm *comm, nd_gradient_transfer *transfer);
 void nd_gradient_transfer_destroy(nd_gradient_transfer *transfer);
 
