@@ -116,6 +116,9 @@ read -r passed failed < <(awk '
     /Synthesis: Tested:/ { passed += $7; failed += $10 + $13; open = 0 }
     END { print passed + 0, failed + open }' "$log")
 
+limited=$(sed -n 's|^.* Test *#[0-9]*: [a-z]*/test_[a-z0-9_]*\.\([a-z0-9_]*\) .*|\1|p' "$report" | sort | uniq -c |
+    sed 's/^ *\([0-9]*\) \(.*\)/\2 (\1 programs)/' | paste -sd , | sed 's/,/, /g')
+[ -z "$limited" ] || printf '\ninstruction sets: all of this CPU, and limited to %s\n' "$limited"
 skipped=$(sed -n 's/^\[SKIP\] //p; s/^SKIPPED: //p' "$log" | uniq -c | sed 's/^ *1 //; s/^ *\([0-9]*\) /\1 x /')
 [ -z "$skipped" ] || printf '\nskipped:\n%s\n' "$skipped"
 [ ${#broken[@]} -eq 0 ] || printf '\nnot in order: %s\n' "$(IFS=';'; echo "${broken[*]}")"

@@ -2,6 +2,7 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -67,6 +68,38 @@ Test(limits, openmp_decides_how_many_threads_there_can_be)
     cr_assert_eq(threads_with("OMP_PROC_BIND=close"), threads_with(""), "bound, but not to one");
     cr_assert_eq(threads_with("OMP_PLACES={0}"), 1);
     cr_assert_eq(threads_with("OMP_THREAD_LIMIT=1"), 1);
+}
+
+/* With each limit the log names the instruction set in force, and what `auto` chose for it. */
+Test(limits, auto_chooses_the_precisions_that_are_fastest_with_the_instruction_set)
+{
+    static const struct {
+        const char *isa, *chosen;
+    } cases[] = {{"generic", "fp32, backward the same"}, {"dotprod", "fp32, backward int8"},
+                 {"avx2", "fp32, backward int8"},        {"avx2_vnni", "fp32, backward int8"},
+                 {"avx512", "fp32, backward int8"},      {"avx512_vnni", "fp32, backward int8"},
+                 {"avx512_bf16", "bf16, backward int8"}, {"amx", "bf16, backward int8"}};
+    int ran = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const int code = nd_test_shell(
+            output, sizeof output,
+            "%s --config %s --run-dir %s/run%zu --total-steps 1 --set hardware.cpu_isa=%s "
+            "--set hardware.precision=auto --set hardware.backward_precision=auto",
+            ND_BINARY, nd_test_here.config, nd_test_here.directory, i, cases[i].isa);
+        if (code != 0) {
+            cr_assert_not_null(strstr(output, cases[i].isa), "%s", output);
+            continue;
+        }
+        char found[64], expected[64];
+        const char *line = strstr(output, "compute CPU with "), *chosen;
+        cr_assert(line && sscanf(line, "compute CPU with %63[a-z0-9_]", found) == 1, "%s", output);
+        cr_assert_str_eq(found, cases[i].isa);
+        snprintf(expected, sizeof expected, "precision %s\n", cases[i].chosen);
+        chosen = strstr(line, "precision ");
+        cr_assert(chosen && strncmp(chosen, expected, strlen(expected)) == 0, "%s", output);
+        ran++;
+    }
+    cr_assert_gt(ran, 0);
 }
 
 /* Keys and values of the whole context would take 512 MiB or more. */
