@@ -1,4 +1,5 @@
-/* What owners publish after an update, in every format, among up to 256 simulated ranks. */
+/* What owners publish after an update, in every format, among up to 1024 simulated ranks in one
+ * group and in several. */
 #include "dist/simulation/simulation.h"
 #include "dist/weights/weight_gather.h"
 #include "support/model_fixture.h"
@@ -24,9 +25,9 @@ typedef struct replica {
 } replica;
 
 typedef struct job {
-    nd_ownership own;
+    nd_ownership own; /* of a group's ranks */
+    int group;
     replica *ranks;
-
 } job;
 
 static nd_weight_gather gather_of(nd_weight_sync codes, nd_embedding_sync embedding)
@@ -90,6 +91,7 @@ static nd_status publish_simulated(nd_simulation *simulation, nd_comm *comm, voi
     job *j = context;
     (void)simulation;
     comm->part_bytes = 256;
+    comm->group_ranks = j->group;
     return publish(comm, &j->ranks[comm->rank]);
 }
 
@@ -98,28 +100,28 @@ static bool same(nd_view a, nd_view b)
     return (!a.data && !b.data) || memcmp(a.data, b.data, nd_view_bytes(nd_as_const(a))) == 0;
 }
 
-/* Whether all replicas are what one rank makes of the same masters. */
-static void compare(int ranks, nd_weight_gather gather)
+/* Whether all replicas are what one rank makes of the same masters, in groups of `group` ranks. */
+static void compare(int ranks, int group, nd_weight_gather gather)
 {
     const nd_model_config config = fixture_config();
     nd_model_fixture shape = nd_model_fixture_create(&config, false, 7);
     const int64_t count = shape.model->params.count;
     double cost[count];
-    job j = {.ranks = calloc((size_t)ranks, sizeof *j.ranks)};
+    job j = {.group = group, .ranks = calloc((size_t)ranks, sizeof *j.ranks)};
     nd_ownership alone;
     replica one = {0};
     nd_comm *solo = NULL;
     for (int64_t i = 0; i < count; i++)
         cost[i] = (double)(shape.model->params.list[i].rows * shape.model->params.list[i].cols);
-    ND_ASSERT_OK(nd_ownership_create(cost, count, ranks, &j.own));
+    ND_ASSERT_OK(nd_ownership_create(cost, count, group, &j.own));
     ND_ASSERT_OK(nd_ownership_create(cost, count, 1, &alone));
     const int64_t embedding = nd_params_embedding(&shape.model->params);
     j.own.load[j.own.owner[embedding]] -= cost[embedding];
     ND_ASSERT_OK(
         nd_ownership_share_rows(&j.own, embedding, config.vocab_size, ROW_BLOCK, cost[embedding]));
-    cr_assert_eq(j.own.rows[embedding] != NULL, ranks > 1);
+    cr_assert_eq(j.own.rows[embedding] != NULL, group > 1);
     for (int r = 0; r < ranks; r++)
-        prepare(&j.ranks[r], &j.own, r, gather);
+        prepare(&j.ranks[r], &j.own, r % group, gather);
     prepare(&one, &alone, 0, gather);
     ND_ASSERT_OK(nd_comm_create_solo(&solo));
     ND_ASSERT_OK(publish(solo, &one));
@@ -135,7 +137,8 @@ static void compare(int ranks, nd_weight_gather gather)
             const nd_weight *b = &one.model.model->weights[i];
             cr_assert(same(a->codes, b->codes) && same(a->scales, b->scales) &&
                           same(a->dense, b->dense),
-                      "%d ranks: %s of rank %d", ranks, shape.model->params.list[i].name, r);
+                      "%d ranks in groups of %d: %s of rank %d", ranks, group,
+                      shape.model->params.list[i].name, r);
         }
     for (int r = 0; r < ranks; r++)
         release(&j.ranks[r]);
@@ -147,24 +150,27 @@ static void compare(int ranks, nd_weight_gather gather)
     free(j.ranks);
 }
 
-static void compare_all(nd_weight_sync codes, nd_embedding_sync embedding)
+static void compare_all(int most, nd_weight_sync codes, nd_embedding_sync embedding)
 {
-    static const int sizes[] = {1, 2, 3, 8, 64, 256};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        compare(sizes[i], gather_of(codes, embedding));
+    static const struct {
+        int ranks, group;
+    } jobs[] = {{1, 1}, {2, 2},   {3, 3},   {8, 8},     {8, 2},
+                {8, 1}, {64, 64}, {64, 16}, {256, 256}, {1024, 64}};
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs && jobs[i].ranks <= most; i++)
+        compare(jobs[i].ranks, jobs[i].group, gather_of(codes, embedding));
 }
 
 Test(simulated_weights, full_codes_make_every_replica_that_of_one_rank)
 {
-    compare_all(ND_WEIGHT_SYNC_FULL, ND_EMBEDDING_SYNC_FULL);
+    compare_all(256, ND_WEIGHT_SYNC_FULL, ND_EMBEDDING_SYNC_FULL);
 }
 
 Test(simulated_weights, trits_and_changed_embeddings_make_every_replica_that_of_one_rank)
 {
-    compare_all(ND_WEIGHT_SYNC_FULL_BASE3, ND_EMBEDDING_SYNC_INT8_DELTA);
+    compare_all(64, ND_WEIGHT_SYNC_FULL_BASE3, ND_EMBEDDING_SYNC_INT8_DELTA);
 }
 
 Test(simulated_weights, changed_codes_make_every_replica_that_of_one_rank)
 {
-    compare_all(ND_WEIGHT_SYNC_DELTA, ND_EMBEDDING_SYNC_INT8_DELTA);
+    compare_all(1024, ND_WEIGHT_SYNC_DELTA, ND_EMBEDDING_SYNC_INT8_DELTA);
 }
