@@ -6,11 +6,14 @@
 # memory at the suite's own size (196M), are planned: `nanochat_dist plan` agrees with runs to the
 # byte.
 #
-#   launch/benchmark_e3.sh [--full | --memory] [--large] [--out DIR] [--seeds N] [--ranks N]
-#                          [--steps N] [--set KEY=VALUE]... [--data-path DIR]
+#   launch/benchmark_e3.sh [--full | --memory] [--own-size] [--large] [--out DIR] [--seeds N]
+#                          [--ranks N] [--steps N] [--set KEY=VALUE]... [--data-path DIR]
 #
 #   --full           configs/e3, the real sizes: for a GPU
 #   --memory         train nothing: the claims of memory alone, in seconds
+#   --own-size       also six steps of each configuration of configs/e3, of one sequence each, for
+#                    memory and time, and what Collider saves of a backward pass there: 8 GiB,
+#                    five minutes in all
 #   --large          also a real step of 3B and of 7B (bench/big_models.sh): 24 GiB, several minutes
 #                    each
 #   --out DIR        leave everything in DIR (benchmark_results_<time>); runs that finished there
@@ -24,8 +27,8 @@
 set -euo pipefail
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
-configs=configs/e3/small full='' large='' memory='' set=() sets=() out='' seeds=1 ranks=1 steps='' data_path=''
-options 'full! large! memory! set+ out data-path seeds ranks steps' "$@"
+configs=configs/e3/small full='' own_size='' large='' memory='' set=() sets=() out='' seeds=1 ranks=1 steps='' data_path=''
+options 'full! own-size! large! memory! set+ out data-path seeds ranks steps' "$@"
 [ -z "$full" ] || configs=configs/e3
 for pair in "${set[@]}"; do sets+=(--set "$pair"); done
 whole --seeds "$seeds"
@@ -70,12 +73,12 @@ fi
 # Leaves RUN/ of the program, and beside it RUN/command.txt (what was run, how it ended) and
 # RUN/output.txt (what the terminal showed, with the errors that training.log does not hold).
 runs=()
-train() { # configuration, seed, directory
-    local run=$3 code=0 started=$SECONDS command=()
+train() { # directory, arguments
+    local run=$1 code=0 started=$SECONDS command=()
+    shift
     launcher "$ranks"
     [ "$ranks" -eq 1 ] || command=("${launch[@]}")
-    command+=("$program" --config "$configs/$1.ini" --data-path "$data_path" --run-dir "$run"
-        --checkpoint-interval 0 --set training.seed="$2" ${steps:+--total-steps "$steps"} "${sets[@]}")
+    command+=("$program" --run-dir "$run" --checkpoint-interval 0 "$@")
     mkdir -p "$run"
     runs+=("$run")
     echo "${command[*]}"
@@ -90,7 +93,7 @@ train() { # configuration, seed, directory
         echo "# ended with $code after $((SECONDS - started)) s"
         [ "$code" -eq 0 ] || sed -n 's/^.*error: /# error: /p' "$run/output.txt"
     } >"$run/command.txt"
-    [ "$code" -eq 0 ] || echo "benchmark_e3: $1 ended with $code; continuing with the others" >&2
+    [ "$code" -eq 0 ] || echo "benchmark_e3: $run ended with $code; continuing with the others" >&2
     # 75: stopped on a signal, which was meant for all of it.
     [ "$code" -ne 75 ] && [ "$code" -ne 130 ]
 }
@@ -102,12 +105,30 @@ for ((seed = 1234; seed < 1234 + seeds; seed++)); do
         run=$out/$name
         [ "$seed" -eq 1234 ] || run+=_seed_$seed
         say "$name, seed $seed"
-        train "$name" "$seed" "$run" || break 2
+        train "$run" --config "$configs/$name.ini" --data-path "$data_path" --set training.seed="$seed" \
+            ${steps:+--total-steps "$steps"} "${sets[@]}" || break 2
     done
 done
+if [ -n "$own_size" ]; then
+    for name in "${names[@]}"; do
+        say "$name, six steps at the suite's own size"
+        train "$out/${name}_196m" --config "configs/e3/$name.ini" --dataset synthetic --n-samples 64 \
+            --total-steps 6 --set training.batch_size="$ranks" --set training.micro_batch_size=1 \
+            --set training.warmup_steps=0 --set logging.eval_interval=0 --set logging.log_interval=1 \
+            --set logging.checkpoint_at_end=false "${sets[@]}" || break
+    done
+fi
 for run in "${runs[@]}"; do
     grep -q '^# ended with 0 ' "$run/command.txt" || failed+=" $(basename "$run")"
 done
+
+# collider ARGUMENTS: leaves what bench_collider prints with them where the report finds it.
+collider() {
+    say 'the backward pass with Collider'
+    cmake --build --preset release --parallel "$(cores)" --target bench_collider
+    build/release/bench/bench_collider --set data.dataset=synthetic --set data.n_samples=64 "$@" |
+        tee "$out/muon_8bit/collider.txt"
+}
 
 # plan NAME CONFIGURATION [SECTION.KEY=VALUE...]: leaves the configuration, these keys changed, and
 # what `plan` says of it, in a directory that the report reads beside the runs.
@@ -127,8 +148,16 @@ plan() {
     echo "${command[*]}" >"$directory/command.txt"
     runs+=("$directory")
 }
+if [ -n "$memory" ]; then
+    :
+elif [ -n "$own_size" ]; then
+    collider --config configs/e3/baseline.ini --rounds 3 --set training.optimizer_type=adamw \
+        --set training.batch_size=1 --set training.micro_batch_size=1
+else
+    collider --config "$configs/baseline.ini" --rounds 7
+fi
 say 'memory of the real sizes, planned'
-for name in "${names[@]}"; do plan "${name}_196m" "configs/e3/$name.ini"; done
+for name in "${names[@]}"; do [ -n "$own_size" ] || plan "${name}_196m" "configs/e3/$name.ini"; done
 off=(training.use_mtp=false training.use_collider=false training.use_async_loader=false)
 plain=(training.use_galore=false hardware.gradient_checkpointing=false)
 plan baseline_3b configs/models/medium_3b.ini "${off[@]}" training.use_8bit_optim=false "${plain[@]}"

@@ -49,6 +49,9 @@ static void write_config(const char *run, int seed, const char *training, const 
     write_text(run, "config.ini", text);
 }
 
+#define MUON_8BIT "use_mtp = true\nuse_collider = true\nuse_8bit_optim = true"
+#define FULL MUON_8BIT "\nuse_galore = true"
+
 typedef struct curve {
     double val_loss[4], optimizer, step_ms, data_wait_ms, grad_norm[4];
 } curve;
@@ -229,8 +232,7 @@ Test(report, optimizer_memory_is_compared_with_the_baseline_and_with_two_fp32_mo
     curve eighth = plain;
     eighth.optimizer = 1.0e6;
     write_run("baseline", 1, "", &plain);
-    write_run("muon_8bit", 1, "use_mtp = true\nuse_collider = true\nuse_8bit_optim = true",
-              &eighth);
+    write_run("muon_8bit", 1, MUON_8BIT, &eighth);
     char *text = report("baseline muon_8bit " E3);
     assert_line(text, "| optimizer memory, to the baseline | muon_8bit |", "| −87.5 % | pass |");
     /* two ranks, memory that of one: 1 - 1.0e6 / (8 * 2.0e6 / 2) */
@@ -254,36 +256,42 @@ Test(report, gradient_norms_count_after_warm_up)
     free(text);
 }
 
-Test(report, utilization_of_a_gpu_is_not_measurable_and_waiting_for_data_is)
+Test(report, waiting_for_data_and_the_time_that_collider_saves_are_measurable_without_a_gpu)
 {
     curve waiting = plain;
     waiting.data_wait_ms = 20.0;
     write_run("baseline", 1, "", &plain);
-    write_run("muon_8bit", 1, "use_mtp = true\nuse_collider = true\nuse_8bit_optim = true",
-              &waiting);
+    write_run("muon_8bit", 1, MUON_8BIT, &waiting);
     char *text = report("baseline muon_8bit " E3);
     assert_line(text, "| computing, not waiting for data | muon_8bit |", "| 80.00 % | **fail** |");
     assert_line(text, "| GPU utilization | muon_8bit |",
                 "| not measurable | the metrics hold no utilization");
+    assert_line(text, "| Collider | muon_8bit |", "| not measurable | no collider.txt");
+    free(text);
+    write_text("muon_8bit", "collider.txt",
+               "4.46M parameters, 16 x 256 tokens a step\n\n| filtered | kept rows | backward |\n"
+               "| 0 % | 1.000 | 200.0 ms | **1.000** | 700.0 ms | **1.000** |\n"
+               "| 35 % | 0.650 | 134.4 ms | **0.672** | 552.4 ms | **0.770** |\n");
+    text = report("baseline muon_8bit " E3);
+    assert_line(text, "| Collider | muon_8bit |", "| −32.8 % | **fail** |");
+    assert_line(text, "(4.46M parameters, 16 x 256 tokens a step)", "200.0 → 134.4 ms");
     free(text);
 }
 
 Test(report, configurations_are_told_apart_by_the_systems_that_are_on)
 {
     static const char *const galore = "use_mtp = true\nuse_collider = true\nuse_galore = true";
-    static const char *const all = "use_mtp = true\nuse_collider = true\nuse_galore = true\n"
-                                   "use_8bit_optim = true";
     write_run("a", 1, "", &plain);
     write_run("b", 1, "use_mtp = true", &plain);
-    write_run("c", 1, "use_mtp = true\nuse_collider = true\nuse_8bit_optim = true", &plain);
+    write_run("c", 1, MUON_8BIT, &plain);
     write_run("d", 1, galore, &plain);
-    write_run("e", 1, all, &plain);
-    write_run("f", 1, all, &plain);
-    write_config("f", 1, all, "gradient_checkpointing = true");
+    write_run("e", 1, FULL, &plain);
+    write_run("f", 1, FULL, &plain);
+    write_config("f", 1, FULL, "gradient_checkpointing = true");
     write_run("g", 1, "use_mtp = true\nuse_collider = true", &plain);
     write_config("g", 1, "use_mtp = true\nuse_collider = true", "[optimizer]\nstate_bits = 4\n");
-    write_run("full_seed_7", 1, all, &plain);
-    write_run("fullest", 1, all, &plain);
+    write_run("full_seed_7", 1, FULL, &plain);
+    write_run("fullest", 1, FULL, &plain);
     char *text = report("a b c d e f g full_seed_7 fullest " E3);
     char *losses = strstr(text, "## Loss");
     assert_line(losses, "| `a` |", "| baseline |");
@@ -316,13 +324,11 @@ static void write_plan(const char *run, const char *training, const char *hardwa
 
 Test(report, claims_of_large_models_are_read_off_plans_and_others_off_runs)
 {
-    static const char *const all = "use_mtp = true\nuse_collider = true\nuse_galore = true\n"
-                                   "use_8bit_optim = true";
     write_run("baseline", 1, "", &plain);
-    write_run("full", 1, all, &plain); /* as much state as the baseline */
-    write_config("full", 1, all, "gradient_checkpointing = true");
+    write_run("full", 1, FULL, &plain); /* as much state as the baseline */
+    write_config("full", 1, FULL, "gradient_checkpointing = true");
     write_plan("baseline_3b", "", "", 12000);
-    write_plan("full_3b", all, "gradient_checkpointing = true", 600);
+    write_plan("full_3b", FULL, "gradient_checkpointing = true", 600);
     char *text = report("baseline full baseline_3b full_3b " E3);
     assert_line(text, "| optimizer memory, to the baseline | full |", "| −95.0 % | pass |");
     assert_line(text, "| weight memory | full |", "| 1.99 B/parameter | pass |");
@@ -335,19 +341,6 @@ Test(report, claims_of_large_models_are_read_off_plans_and_others_off_runs)
     free(text);
     text = report("baseline full " E3);
     assert_line(text, "| optimizer memory, to the baseline | full |", "| 0.0 % | **fail** |");
-    free(text);
-}
-
-Test(report, a_step_done_again_after_a_restart_replaces_the_first)
-{
-    write_run("run", 1, "", &plain);
-    write_text(
-        "run", "metrics.jsonl",
-        "{\"step\":1,\"loss\":5,\"restarts\":0}\n{\"step\":2,\"loss\":4,\"restarts\":0}\n"
-        "{\"step\":3,\"loss\":3,\"restarts\":0}\n{\"step\":2,\"loss\":4.5,\"restarts\":1}\n");
-    char *text = report("run");
-    ASSERT_HAS(text, "| `run` | other | 1 | 2 | – M | 4.5000 |");
-    ASSERT_HAS(text, "resumed before step 2 (restart 1)");
     free(text);
 }
 

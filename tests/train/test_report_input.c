@@ -44,6 +44,13 @@ Test(report_input, steps_that_are_no_whole_numbers_and_nested_lines_are_left_out
         "unsaid cut; well_formed");
 }
 
+Test(report_input, a_step_done_again_after_a_restart_replaces_the_first)
+{
+    run("mkdir run; { line 1 5; line 2 4; line 3 3; line 2 4.5 ',\"restarts\":1'; } > "
+        "run/metrics.jsonl; report run || exit 1; said '| 2 | 0.000 M | 4.5000 |'; "
+        "said 'resumed before step 2 (restart 1)'");
+}
+
 Test(report_input, a_model_without_parameters_divides_nothing_by_zero)
 {
     run("mkdir run; line 1 3 ',\"parameters\":0,\"ternary_parameters\":0,\"ranks\":0,"

@@ -2,7 +2,7 @@
 
 A claim holds when it does for every run of its configuration, each against the run of the same seed it is
 compared with, or the first such run where no seed is shared. It is "not measurable" only with the reason: what a
-run lacks, or what no run of this kind can tell."""
+run lacks."""
 import ast
 import configparser
 import math
@@ -158,9 +158,6 @@ class Claims:
             verdict.details += " (`%s`)" % first["run"].name
         if left_out:
             verdict.details += "; %d left out: %s" % (left_out, reason)
-        if "undecided" in claim:
-            verdict.verdict = "not measurable"
-            verdict.details += "; " + claim["undecided"]
         return verdict
 
     def judge(self, runs):

@@ -271,6 +271,19 @@ class Run:
             return self.planned.get(category, NAN)
         return max((s["mem"][category] for s in self.steps if category in s["mem"]), default=NAN)
 
+    def printed(self, name, row, column):
+        """A number of the table in a text file beside the run: of the row that begins with `row`, its column."""
+        for line in (self._read_text(name) or "").splitlines():
+            cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+            number = re.match(r"\d+\.?\d*", cells[column]) if len(cells) > column and cells[0] == row else None
+            if number:
+                return float(number.group())
+        return NAN
+
+    def heading(self, name):
+        """The first line of a text file beside the run."""
+        return (self._read_text(name) or "").split("\n")[0]
+
     def large(self):
         """Whether it tells memory alone: planned, or a few steps of a model that takes longer than anyone waits."""
         return bool(self.planned) or self.parameters >= 1e8
