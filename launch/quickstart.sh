@@ -65,7 +65,7 @@ choose_steps() {
     steps=$(awk -v ms="$ms" -v spent="$left" -v whole="$whole" '
         function fit(seconds) { n = int((seconds - 20 - spent) * 1000 / (ms * 1.05) / 50) * 50
                                 return n < 100 ? 100 : n > whole ? whole : n }
-        BEGIN { few = fit(360); many = fit(585); print (few >= 400 ? few : many > 400 ? 400 : many) }')
+        BEGIN { few = fit(345); many = fit(585); print (few >= 400 ? few : many > 400 ? 400 : many) }')
     echo "a step takes $ms ms: $steps of $whole steps fit the time"
 }
 
