@@ -26,7 +26,7 @@ static const subcommand subcommands[] = {
     {"plan", nd_cli_plan, "memory, communication and FLOPs of a run, before it starts"},
     {"report", nd_cli_report, "compare runs in tables and pictures"},
     {"export", nd_cli_export, "write a model for llama.cpp (GGUF) or transformers (safetensors)"},
-    {"import", nd_cli_import, "read a llama model from safetensors into a checkpoint"},
+    {"import", nd_cli_import, "read a llama or bitnet model from safetensors into a checkpoint"},
     {"info", nd_cli_info, "describe a data set, checkpoint or exported model, and verify it"},
 };
 

@@ -38,6 +38,8 @@ if [ "${1:-}" != --inside ]; then
         print_help
         exit 0
         ;;
+    --check) ;;
+    -*) usage "unknown option '$1'" ;;
     esac
     check
     [ "${1:-}" != --check ] || exit 0
