@@ -23,9 +23,8 @@ static void compare(const char *run, const char *undisturbed, int count)
     }
 }
 
-Test(
-    slurm,
-    a_job_that_loses_a_rank_and_a_node_and_is_preempted_and_signalled_has_the_bits_of_one_left_alone)
+Test(slurm,
+     a_job_that_loses_ranks_and_nodes_and_is_preempted_and_signalled_has_the_bits_of_one_left_alone)
 {
     static char output[65536], state[65];
     static const char *const config = ND_SOURCE_DIR "/tests/cluster/small.ini";

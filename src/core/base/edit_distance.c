@@ -5,7 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
-int nd_edit_distance(const char *a, const char *b)
+/* Case-insensitive Levenshtein distance between the first 63 characters of each. */
+static int edit_distance(const char *a, const char *b)
 {
     enum { LONGEST = 63 };
     const int m = (int)strnlen(a, LONGEST), n = (int)strnlen(b, LONGEST);
@@ -41,7 +42,7 @@ static bool are_initials(const char *written, const char *known)
 
 int nd_name_distance(const char *written, const char *known)
 {
-    const int edits = nd_edit_distance(written, known);
+    const int edits = edit_distance(written, known);
     const size_t m = strnlen(written, 63), n = strlen(known); /* of which edits are counted */
     if (edits > 1 && ((m > 2 && strcasestr(known, written)) || are_initials(written, known)))
         return 1;

@@ -1,9 +1,6 @@
 /* The distance between two names, for suggestions in error messages. */
 #pragma once
 
-/* Case-insensitive Levenshtein distance between the first 63 characters of each. */
-int nd_edit_distance(const char *a, const char *b);
-
 /* How far what was written is from a known name whose words are joined by '_' or '-': the edit
  * distance, and 1 at most where it is a part of three letters or more of the name or its words'
  * initials ("warmup" and "ws" of warmup_steps). -1 where it is not near: at more than a third of

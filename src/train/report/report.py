@@ -131,8 +131,9 @@ def memory_section(runs):
         rows = []
         for run in runs:
             sizes = [run.memory(name) for name in categories] + [run.peak()]
+            bytes_each = [number(size / (run.parameters or NAN), 2) for size in sizes]
             rows.append([code(run), number(run.parameters * 1e-6, 3) + " M"] +
-                        ["%s (%s)" % (number(size / MIB, 2), number(size / (run.parameters or NAN), 2)) for size in sizes])
+                        ["%s (%s)" % (number(size / MIB, 2), each) for size, each in zip(sizes, bytes_each)])
         text += ("\n" + prose("MiB of rank 0, the largest of each category over the run; in brackets bytes for "
                               "each parameter of the model. Where a run has been planned, not made, the last "
                               "column is the sum. Of runs that differ by their seed alone the first stands "
