@@ -93,7 +93,7 @@ nd_status nd_cli_eval(int argc, char **argv)
         {"--data-path", ND_ARG_TEXT, &a.data_path, "DIR", "packed shards (the run's own)"},
         {"--split", ND_ARG_TEXT, &a.split, "val|train", "which split (val)"},
         {"--samples", ND_ARG_INT, &a.samples, "N", "first N sequences (0: all)"},
-        {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (the run's)"},
+        {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "type of activations (the run's)"},
         {"--threads", ND_ARG_INT, &a.threads, "N", "threads (a share of the cores)"},
         {"--no-activation-quant", ND_ARG_FLAG, &a.no_activation_quant, NULL,
          "leave activations unquantized"},

@@ -75,8 +75,8 @@ nd_status nd_cli_export(int argc, char **argv)
         {"--format", ND_ARG_TEXT, &a.format, "gguf|safetensors",
          "a file for llama.cpp (the default) or a directory for transformers"},
         {"--type", ND_ARG_TEXT, &a.type, "tq2_0|tq1_0|q2_0|f16|f32|bf16",
-         "of the projections; gguf: tq2_0 (the default), tq1_0, q2_0, f16, f32; safetensors: bf16 "
-         "(the default), f32"},
+         "type of the projections; gguf: tq2_0 (the default), tq1_0, q2_0, f16, f32; safetensors: "
+         "bf16 (the default), f32"},
         {"--out", ND_ARG_TEXT, &a.out, "PATH", "the file or directory to write"},
     };
     const nd_command command = {

@@ -124,7 +124,7 @@ nd_status nd_cli_grad(int argc, char **argv)
          "/tokens: integers [batch, seq_length + 1]"},
         {"--out", ND_ARG_TEXT, &a.out, "FILE.h5",
          "/loss, /gradients/<tensor>, /tokens, /kept, /weight"},
-        {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (fp32)"},
+        {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "type of activations (fp32)"},
         {"--target", ND_ARG_TEXT, &a.target, "auto|cpu|cuda", "where to compute"},
         {"--reference", ND_ARG_FLAG, &a.reference, NULL,
          "use the double-accumulating reference ops"},

@@ -88,7 +88,7 @@ nd_status nd_cli_info(int argc, char **argv)
     const nd_arg args[] = {
         {"--verify", ND_ARG_FLAG, &verify, NULL, "read everything and check every checksum"}};
     const nd_command command = {
-        "nanochat_dist info FILE|DIR [--verify]",
+        "nanochat_dist info FILE|DIR... [--verify]",
         "Describes a data set, a shard, a checkpoint, a GGUF file or safetensors.", args, 1};
     ND_ARGS_PARSE(command, argc, argv, &paths);
     ND_FAIL_IF(paths.count == 0, ND_ECONFIG, "info needs a file or a directory (see --help)");

@@ -164,7 +164,7 @@ nd_status nd_cli_sample(int argc, char **argv)
          "0 always takes the most likely token (0.8)"},
         {"--top-k", ND_ARG_INT, &a.top_k, "K", "draw among the K most likely tokens; 0: all (40)"},
         {"--seed", ND_ARG_INT, &a.seed, "S", "seed of the draws (0)"},
-        {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (the run's)"},
+        {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "type of activations (the run's)"},
         {"--threads", ND_ARG_INT, &a.threads, "N", "threads (all cores)"},
         {"--stop", ND_ARG_TEXT_OR_EMPTY, &a.stop, "TEXT",
          "stop before this text (--chat: a new line and the user's prefix)"},

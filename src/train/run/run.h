@@ -90,7 +90,7 @@ typedef struct nd_run {
     int64_t local_micro_batches; /* on this rank: a contiguous part */
 
     nd_run_data data;
-    nd_position position; /* restored as a whole, else changed only by train/run/position.c */
+    nd_position position; /* as a whole by a restore and, of workers, rounds.c; else position.c */
     nd_health health;     /* restored as a whole, else changed only by train/health.c */
     nd_identity identity;
     nd_run_start start;
