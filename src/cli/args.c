@@ -74,9 +74,10 @@ static nd_status assign_value(const nd_arg *arg, const char *text)
         return ND_OK;
     case ND_ARG_INT: {
         const long double number = strtold(text, &end), value = number * suffix_scale(end);
-        ND_FAIL_IF(end == text || strpbrk(text, "xX") || !(value >= 0.0L && value < 0x1p63L) ||
-                       floorl(value) < value,
-                   ND_ECONFIG, "%s: '%.80s' is not a whole number of 0 or more", arg->name, text);
+        ND_FAIL_IF(end == text || strpbrk(text, "xX") || floorl(value) != value, ND_ECONFIG,
+                   "%s: '%.80s' is not a whole number", arg->name, text);
+        ND_FAIL_IF(!(value >= 0.0L && value < 0x1p63L), ND_ECONFIG,
+                   "%s: '%.80s' is not a whole number of 0 or more", arg->name, text);
         *(int64_t *)arg->value = (int64_t)value;
         return ND_OK;
     }

@@ -1,5 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "data/text/json.h"
 #include "train/checkpoint/load_model.h"
 #include "train/evaluate.h"
 
@@ -60,15 +61,17 @@ static nd_status evaluate(const eval_arguments *a, nd_comm *comm, nd_loaded_mode
 static nd_status print_json(const eval_arguments *a, const nd_loaded_model *l,
                             const nd_evaluation *e)
 {
-    json_t *o = json_pack("{s:s%,s:I,s:s,s:f,s:f,s:I,s:I}", "checkpoint", l->directory,
-                          strlen(l->directory), "step", (json_int_t)l->step, "split", a->split,
-                          "val_loss", e->loss, "val_bpb", e->bits_per_byte, "tokens",
-                          (json_int_t)e->tokens, "sequences", (json_int_t)e->sequences);
-    ND_FAIL_IF(!o, ND_ENUMERIC, "%s: cannot be written as JSON: the name is not UTF-8",
-               l->directory);
-    json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
-    putchar('\n');
-    json_decref(o);
+    json_error_t error;
+    json_auto_t *o =
+        json_pack_ex(&error, 0, "{s:s%,s:I,s:s,s:f,s:f,s:I,s:I}", "checkpoint", l->directory,
+                     strlen(l->directory), "step", (json_int_t)l->step, "split", a->split,
+                     "val_loss", e->loss, "val_bpb", e->bits_per_byte, "tokens",
+                     (json_int_t)e->tokens, "sequences", (json_int_t)e->sequences);
+    ND_FAIL_IF(!o && json_error_code(&error) == json_error_invalid_utf8, ND_ENUMERIC,
+               "%s: cannot be written as JSON: the name is not UTF-8", l->directory);
+    ND_AUTOFREE char *text = nd_json_text(o, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    ND_FAIL_IF(!text, ND_ENOMEM, "no memory for the result as JSON");
+    puts(text);
     return ND_OK;
 }
 

@@ -29,7 +29,7 @@ nd_status nd_cli_report(int argc, char **argv)
     ND_FAIL_IF(paths.count == 0, ND_ECONFIG, "report needs the directories of runs (see --help)");
     ND_FAIL_IF(!directory || !directory[0], ND_ECONFIG, "report needs --out DIR (see --help)");
     if (claims)
-        ND_TRY(nd_config_find(claims, claims_path, sizeof claims_path));
+        ND_TRY(nd_config_find(claims, "claims", claims_path, sizeof claims_path));
     ND_TRY(nd_program_file_find(places, sizeof places / sizeof *places, "report.py",
                                 "the program's report script", script, sizeof script));
     const char *const first[] = {"python3",          "-B",      "-X",       "utf8", script,

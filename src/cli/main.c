@@ -112,12 +112,26 @@ static void watch_address_space(void)
         sigaction(numbers[i], &action, NULL);
 }
 
+/* With less, libraries end the program without a word; for runs of E3 128 KiB were too little. */
+enum { STACK_MIN = 256 << 10 };
+
+static nd_status check_stack(void)
+{
+    struct rlimit stack;
+    return ND_CHECK(getrlimit(RLIMIT_STACK, &stack) != 0 || stack.rlim_cur >= STACK_MIN, ND_ENOMEM,
+                    "this process may have a stack of %llu KiB (ulimit -s); it needs %d KiB: "
+                    "raise that limit",
+                    (unsigned long long)stack.rlim_cur >> 10, STACK_MIN >> 10);
+}
+
 int main(int argc, char **argv)
 {
     open_standard_descriptors();
     signal(SIGXFSZ, SIG_IGN); /* writes beyond `ulimit -f` fail and are reported */
     nd_machine_limit_spinning(argv);
     watch_address_space();
+    if (check_stack() != ND_OK)
+        return exit_code(ND_ENOMEM);
     if (argc < 2) {
         print_usage(stderr);
         return ND_ECONFIG;

@@ -163,7 +163,8 @@ struct nd_comm {
 
 /* Creates the comm: solo when the process was started alone, mpi under mpirun or srun. The caller
  * destroys it. Errors of nd_comm_create: ND_ECONFIG on every rank when the launcher started more
- * processes than there are ranks (dist/launcher.h); ND_ENOMEM. */
+ * processes than there are ranks (dist/launcher.h); ND_ENOMEM. A rank of several that cannot create
+ * its part says why and aborts the job. */
 nd_status nd_comm_create(nd_comm **comm);
 nd_status nd_comm_create_solo(nd_comm **comm);
 nd_status nd_comm_create_mpi(nd_comm **comm);
@@ -198,12 +199,12 @@ int nd_comm_group(const nd_comm *comm);
 int nd_comm_group_first(const nd_comm *comm);
 int nd_comm_member(const nd_comm *comm);
 
-/* Whether every group of `group` consecutive ranks lies within one host or consists of whole hosts.
- * Host h has sizes[h] consecutive ranks. Not collective. */
+/* Whether every group of `group` (1 or more) consecutive ranks lies within one host or consists of
+ * whole hosts. Host h has sizes[h] consecutive ranks. Not collective. */
 bool nd_groups_fit_hosts(const int *sizes, int hosts, int group);
 
-/* Checks that `group` divides `ranks` and fits the hosts (hosts = 0: any). Not collective. Errors:
- * ND_ECONFIG listing the possible sizes. */
+/* Checks that `group`, 1 or more, divides `ranks` and fits the hosts (hosts = 0: any). Not
+ * collective. Errors: ND_ECONFIG listing the possible sizes. */
 nd_status nd_groups_check(int ranks, const int *sizes, int hosts, int group);
 
 /* comm->part_bytes, or its default if that is 0. */

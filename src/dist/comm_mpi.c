@@ -25,6 +25,12 @@ static void abort_all(nd_comm *comm, int exit_code)
     MPI_Abort(MPI_COMM_WORLD, exit_code);
 }
 
+static void fail_all(int rank, nd_status status)
+{
+    fprintf(stderr, "nanochat_dist: rank %d: error: %s\n", rank, nd_error_get()->message);
+    abort_all(NULL, nd_error_exit_code(status));
+}
+
 static void finalize(void)
 {
     MPI_Finalize();
@@ -96,6 +102,7 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
     MPI_Comm_rank(MPI_COMM_WORLD, &made->rank);
     MPI_Comm_size(MPI_COMM_WORLD, &made->size);
     made->timeout_seconds = ND_COMM_TIMEOUT_DEFAULT;
+    const int rank = made->rank, size = made->size;
     nd_status status = find_local_ranks(made);
     ND_IF_OK(nd_transport_mpi_create(made, MPI_COMM_WORLD, &transport));
     if (status != ND_OK)
@@ -104,6 +111,8 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
         status = nd_comm_over_messages(made, "mpi", transport, end);
     if (status == ND_OK)
         *comm = made;
+    else if (size > 1) /* the others wait for this rank, or will */
+        fail_all(rank, status);
     else if (end.close)
         end.close();
     return status;

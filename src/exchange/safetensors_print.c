@@ -1,3 +1,4 @@
+#include "data/text/json.h"
 #include "exchange/mapped_file.h"
 #include "exchange/safetensors_read.h"
 
@@ -6,7 +7,7 @@
 enum { TEXT_SHOWN_MAX = 64 };
 
 /* Prints text as a JSON string, whose escapes neutralise control characters. */
-static void print_text(const char *text, FILE *out)
+static nd_status print_text(const char *text, FILE *out)
 {
     char shown[TEXT_SHOWN_MAX + 1];
     size_t bytes = strlen(text) < TEXT_SHOWN_MAX ? strlen(text) : TEXT_SHOWN_MAX;
@@ -14,14 +15,15 @@ static void print_text(const char *text, FILE *out)
         bytes--;
     memcpy(shown, text, bytes);
     shown[bytes] = '\0';
-    json_t *string = json_string(shown);
-    json_dumpf(string, out, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
-    json_decref(string);
-    if (bytes < strlen(text))
-        fputs("...", out);
+    json_auto_t *string = json_string(shown);
+    ND_AUTOFREE char *quoted = nd_json_text(string, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+    ND_FAIL_IF(!quoted, ND_ENOMEM, "no memory to print %s", shown);
+    fprintf(out, "%s%s", quoted, bytes < strlen(text) ? "..." : "");
+    return ND_OK;
 }
 
-void nd_safetensors_describe(const nd_safetensors *f, const char *path, size_t bytes, FILE *out)
+nd_status nd_safetensors_describe(const nd_safetensors *f, const char *path, size_t bytes,
+                                  FILE *out)
 {
     const char *key;
     json_t *value;
@@ -29,20 +31,21 @@ void nd_safetensors_describe(const nd_safetensors *f, const char *path, size_t b
     json_object_foreach(json_object_get(f->header, "__metadata__"), key, value)
     {
         fputs("  ", out);
-        print_text(key, out);
+        ND_TRY(print_text(key, out));
         fputc(' ', out);
-        print_text(json_string_value(value), out);
+        ND_TRY(print_text(json_string_value(value), out));
         fputc('\n', out);
     }
     for (size_t i = 0; i < f->count; i++) {
         const nd_safetensors_tensor *t = &f->tensors[i];
         fputs("  tensor ", out);
-        print_text(t->name, out);
+        ND_TRY(print_text(t->name, out));
         fprintf(out, " %s [", t->dtype);
         for (int d = 0; d < t->dimensions; d++)
             fprintf(out, "%s%lld", d ? ", " : "", (long long)t->shape[d]);
         fprintf(out, "] %zu bytes\n", t->bytes);
     }
+    return ND_OK;
 }
 
 nd_status nd_safetensors_print(const char *path, bool verify, FILE *out)
@@ -52,7 +55,7 @@ nd_status nd_safetensors_print(const char *path, bool verify, FILE *out)
     bool has_digest;
     ND_TRY(nd_mapped_file_open(path, &file));
     ND_TRY(nd_safetensors_parse(file.bytes, file.size, path, &f));
-    nd_safetensors_describe(&f, path, file.size, out);
+    ND_TRY(nd_safetensors_describe(&f, path, file.size, out));
     if (!verify)
         return ND_OK;
     ND_TRY(nd_safetensors_verify(&f, path, &has_digest));

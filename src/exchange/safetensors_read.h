@@ -54,8 +54,9 @@ nd_status nd_safetensors_floats(const nd_safetensors_tensor *tensor, int64_t fir
  * there is one. Errors: ND_EDATA. */
 nd_status nd_safetensors_verify(const nd_safetensors *file, const char *name, bool *has_digest);
 
-/* Prints metadata and tensors of a file of `bytes` bytes. */
-void nd_safetensors_describe(const nd_safetensors *file, const char *path, size_t bytes, FILE *out);
+/* Prints metadata and tensors of a file of `bytes` bytes. Errors: ND_ENOMEM. */
+nd_status nd_safetensors_describe(const nd_safetensors *file, const char *path, size_t bytes,
+                                  FILE *out);
 
 /* What `info FILE.safetensors` prints. Errors: ND_EDATA. */
 nd_status nd_safetensors_print(const char *path, bool verify, FILE *out);

@@ -127,8 +127,9 @@ nd_status nd_resume_check_directory(const nd_run *run)
     for (int i = 0; i < steps.count; i++) {
         ND_CLEANUP(nd_checkpoint_close) nd_checkpoint c = {0};
         ND_TRY(nd_checkpoint_step_path(path, directory, "", steps.list[i]));
-        if (nd_checkpoint_open_manifest(path, &c) != ND_OK)
-            nd_error_clear(); /* damaged, or of somebody else */
+        const nd_status opened = nd_checkpoint_open_manifest(path, &c);
+        if (opened != ND_OK) /* damaged, or of somebody else */
+            ND_TRY(nd_error_tolerate(opened));
         else
             ND_FAIL_IF(c.identity.run_id[0] && strcmp(c.identity.run_id, run->identity.run_id) != 0,
                        ND_ECHECKPOINT,

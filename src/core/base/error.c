@@ -42,6 +42,14 @@ void nd_error_clear(void)
     memset(&last_error, 0, sizeof last_error);
 }
 
+nd_status nd_error_tolerate(nd_status status)
+{
+    if (status == ND_ENOMEM)
+        return status;
+    nd_error_clear();
+    return ND_OK;
+}
+
 nd_status nd_error_mark_shared(nd_status status)
 {
     last_error.shared = 1;

@@ -111,6 +111,10 @@ const nd_error *nd_error_get(void);
 void nd_error_set(const nd_error *error);
 void nd_error_clear(void);
 
+/* For what may be missing or damaged: clears this thread's error and returns ND_OK, but keeps and
+ * returns ND_ENOMEM, which says nothing of what was to be read. */
+nd_status nd_error_tolerate(nd_status status);
+
 /* Marks this thread's error as shared without communication, because every rank raised it from the
  * same numbers. Returns `status`. */
 nd_status nd_error_mark_shared(nd_status status);

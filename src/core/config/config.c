@@ -285,7 +285,7 @@ int64_t nd_config_micro_batch(const nd_config *config)
     return micro;
 }
 
-nd_status nd_config_find(const char *name, char *path, size_t size)
+nd_status nd_config_find(const char *name, const char *what, char *path, size_t size)
 {
     static const char *const places[] = {"",
                                          "/../share/nanochat_dist/configs/",
@@ -297,7 +297,7 @@ nd_status nd_config_find(const char *name, char *path, size_t size)
     const int count = sizeof places / sizeof *places;
     const size_t length = strlen(name);
     char with_ending[ND_CONFIG_TEXT_MAX + 8];
-    const nd_status status = nd_program_file_find(places, count, name, "config", path, size);
+    const nd_status status = nd_program_file_find(places, count, name, what, path, size);
     if (status == ND_OK || length > ND_CONFIG_TEXT_MAX ||
         (length > 4 && strcmp(name + length - 4, ".ini") == 0))
         return status;
@@ -305,7 +305,7 @@ nd_status nd_config_find(const char *name, char *path, size_t size)
     bool is_directory = false;
     nd_path_is_directory(name, &is_directory);
     nd_error_clear();
-    const nd_status found = nd_program_file_find(places, count, with_ending, "config", path, size);
+    const nd_status found = nd_program_file_find(places, count, with_ending, what, path, size);
     if (found == ND_OK || !is_directory || length >= size)
         return found;
     nd_error_clear();

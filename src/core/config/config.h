@@ -227,9 +227,10 @@ void nd_config_write_markdown(FILE *out);
 void nd_config_write_help(FILE *out);
 
 /* Resolves `name`, with or without ".ini", to `path`: `name` itself when it is a readable file,
- * otherwise the configuration of that name installed with the program or in the checkout it was
- * built from. Errors: ND_ECONFIG naming the places that were tried. */
-nd_status nd_config_find(const char *name, char *path, size_t size);
+ * otherwise the file of that name among the configurations installed with the program or in the
+ * checkout it was built from. `what` is what messages call it ("config"). Errors: ND_ECONFIG naming
+ * the places that were tried. */
+nd_status nd_config_find(const char *name, const char *what, char *path, size_t size);
 
 /* Width of the feed-forward layer: ffn_mult * hidden_dim, rounded to the nearest integer. */
 int64_t nd_config_ffn_dim(const nd_config *config);

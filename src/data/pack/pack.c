@@ -49,8 +49,9 @@ static nd_status check_present_shard(const char *path, const nd_pack_present *pr
                                      const nd_tokenizer *tokenizer)
 {
     ND_CLEANUP(nd_shard_close) nd_shard shard = {.fd = -1};
-    if (nd_shard_open(path, &shard) != ND_OK) {
-        nd_error_clear();
+    const nd_status opened = nd_shard_open(path, &shard);
+    if (opened != ND_OK) {
+        ND_TRY(nd_error_tolerate(opened));
         return present->index.count == 0
                    ? ND_OK
                    : check_tokenizer(path, present->index.tokenizer_sha256, tokenizer);

@@ -19,9 +19,10 @@ nd_status nd_pack_present_open(const char *out, nd_pack_present *present)
     if (!exists)
         return ND_OK;
     ND_TRY(nd_read_whole_file(path, ND_EDATA, &text, &size));
-    if (nd_shard_index_parse(text, size, path, &present->index) == ND_OK)
+    const nd_status parsed = nd_shard_index_parse(text, size, path, &present->index);
+    if (parsed == ND_OK)
         return ND_OK;
-    nd_error_clear();
+    ND_TRY(nd_error_tolerate(parsed));
     nd_shard_index_free(&present->index);
     const bool damaged = size == 0 || strstr(text, "\"tokenizer_sha256\"");
     return ND_CHECK(damaged, ND_ECONFIG,
@@ -45,11 +46,12 @@ nd_status nd_pack_present_may_go(const nd_pack_present *p, const char *name)
     ND_TRY(nd_data_exists(path, &exists));
     if (!exists)
         return ND_OK;
-    if (nd_shard_open(path, &shard) == ND_OK) {
+    const nd_status opened = nd_shard_open(path, &shard);
+    if (opened == ND_OK) {
         nd_shard_close(&shard);
         return ND_OK;
     }
-    nd_error_clear();
+    ND_TRY(nd_error_tolerate(opened));
     for (size_t i = 0; i < p->index.count; i++)
         listed |= strcmp(p->index.shards[i].name, name) == 0;
     ND_TRY(nd_file_digest(path, &bytes, hex)); /* damaged is not the same as unreadable */

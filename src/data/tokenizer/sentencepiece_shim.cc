@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <new>
 #include <sentencepiece_trainer.h>
 #include <string>
 #include <unordered_map>
@@ -50,7 +51,7 @@ class callback_iterator final : public sentencepiece::SentenceIterator
 int fail(char *message, size_t message_size, const char *reason)
 {
     std::snprintf(message, message_size, "%s", reason);
-    return -1;
+    return ND_SENTENCEPIECE_FAILED;
 }
 
 } // namespace
@@ -86,10 +87,12 @@ extern "C" int nd_sentencepiece_train(int vocab_size, int threads, uint32_t seed
             return fail(message, message_size, status.error_message());
         *model = std::malloc(bytes.size());
         if (*model == nullptr)
-            return fail(message, message_size, "out of memory");
+            return ND_SENTENCEPIECE_NO_MEMORY;
         std::memcpy(*model, bytes.data(), bytes.size());
         *model_bytes = bytes.size();
         return 0;
+    } catch (const std::bad_alloc &) {
+        return ND_SENTENCEPIECE_NO_MEMORY;
     } catch (const std::exception &exception) {
         return fail(message, message_size, exception.what());
     } catch (...) {

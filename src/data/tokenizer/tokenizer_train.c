@@ -221,8 +221,14 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
     size_t model_bytes = 0;
     const int limit = options->threads < THREADS_MAX ? options->threads : THREADS_MAX;
     const int threads = limit > 0 ? limit : 1;
-    if (nd_sentencepiece_train(options->vocab_size, threads, (uint32_t)options->seed, next_sentence,
-                               text, &model, &model_bytes, message, sizeof message) != 0) {
+    const int trained =
+        nd_sentencepiece_train(options->vocab_size, threads, (uint32_t)options->seed, next_sentence,
+                               text, &model, &model_bytes, message, sizeof message);
+    ND_FAIL_IF(trained == ND_SENTENCEPIECE_NO_MEMORY, ND_ENOMEM,
+               "%s: SentencePiece has no memory to train on %zu bytes of text; give a smaller "
+               "--max-bytes",
+               options->output, text->bytes);
+    if (trained != 0) {
         const char *few = strstr(message, " vs "), *many = strstr(message, "a value <= ");
         int pieces = 0;
         ND_FAIL_IF(few && sscanf(few, " vs %d", &pieces) == 1, ND_EDATA,
@@ -310,8 +316,9 @@ static nd_status prepare_output_file(const char *path)
     ND_TRY(nd_durable_prepare(path));
     if (stat(path, &info) != 0 || info.st_size == 0)
         return ND_OK;
-    if (nd_tokenizer_open(path, &existing) != ND_OK) {
-        nd_error_clear();
+    const nd_status opened = nd_tokenizer_open(path, &existing);
+    if (opened != ND_OK) {
+        ND_TRY(nd_error_tolerate(opened));
         return ND_FAIL(ND_ECONFIG,
                        "%s: this file is not a tokenizer and is not replaced by one; move it "
                        "elsewhere, or give --output another name",

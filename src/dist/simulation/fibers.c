@@ -112,6 +112,8 @@ nd_status nd_fibers_create(int count, void (*main)(void *context, int fiber), vo
     if (!f || !ready || stacks == MAP_FAILED) {
         free(f);
         free(ready);
+        if (stacks != MAP_FAILED)
+            munmap(stacks, (size_t)count * STACK_BYTES);
         return ND_FAIL(ND_ENOMEM, "no memory for %d fibers", count);
     }
     *f = (nd_fibers){.count = count, .running = HOME, .main = main, .context = context};

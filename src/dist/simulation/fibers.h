@@ -9,8 +9,8 @@
 
 typedef struct nd_fibers nd_fibers;
 
-/* Prepares `main` to run once in each of fibers 0..count-1, on a stack of 256 KiB. The caller
- * destroys the result. Errors: ND_ENOMEM. */
+/* Prepares `main` to run once in each of fibers 0..count-1 (count: 1 or more), on a stack of
+ * 256 KiB. The caller destroys the result. Errors: ND_ENOMEM. */
 nd_status nd_fibers_create(int count, void (*main)(void *context, int fiber), void *context,
                            nd_fibers **fibers);
 void nd_fibers_destroy(nd_fibers *fibers);

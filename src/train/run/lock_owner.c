@@ -1,6 +1,7 @@
 #include "train/run/lock_owner.h"
 
 #include "core/base/machine.h"
+#include "data/text/json.h"
 #include "dist/launcher.h"
 
 #include <jansson.h>
@@ -77,7 +78,9 @@ bool nd_lock_owner_parse(const char *text, size_t size, nd_lock_owner *o)
     const char *host, *run_id, *started, *launcher, *boot, *machine;
     json_int_t pid, start, namespace, job, restarts, inode = 0;
     int locked;
-    json_auto_t *root = json_loadb(text, size, 0, NULL);
+    json_auto_t *root = NULL;
+    if (nd_json_parse(text, size, 0, "the record of a lock", &root, NULL) != ND_OK)
+        nd_error_clear();
     const bool whole =
         root && json_unpack(root, "{s:s,s:I,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:b,s:I,s:I,s?:I}", "host",
                             &host, "pid", &pid, "run_id", &run_id, "started", &started, "launcher",
