@@ -148,12 +148,10 @@ plan() {
     echo "${command[*]}" >"$directory/command.txt"
     runs+=("$directory")
 }
-if [ -n "$memory" ]; then
-    :
-elif [ -n "$own_size" ]; then
+if [ -d "$out/muon_8bit" ] && [ -n "$own_size" ]; then
     collider --config configs/e3/baseline.ini --rounds 3 --set training.optimizer_type=adamw \
         --set training.batch_size=1 --set training.micro_batch_size=1
-else
+elif [ -d "$out/muon_8bit" ]; then
     collider --config "$configs/baseline.ini" --rounds 7
 fi
 say 'memory of the real sizes, planned'
