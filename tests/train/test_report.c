@@ -170,7 +170,7 @@ Test(report, an_expression_that_reaches_beyond_runs_is_refused)
                                "cd %s && %s report baseline --claims no.ini --out out", directory,
                                ND_BINARY),
                  2);
-    ASSERT_HAS(output, "config 'no.ini': no readable file; tried");
+    ASSERT_HAS(output, "claims 'no.ini': no readable file; tried");
 }
 
 Test(report, data_efficiency_passes_from_fifteen_percent)
