@@ -223,19 +223,18 @@ static void bench_rows(bench *w, const model_shape *s, nd_dtype t)
     const nd_view h = filled(w, t, n, f), dgate = tensor(w, t, n, f), dup = tensor(w, t, n, f);
     const nd_view wide_weight = filled(w, ND_F32, 1, f), dwide = tensor(w, ND_F32, 1, f);
     const nd_view narrow_q = nd_view_of(q.data, ND_I8, n, d);
-    const nd_cview all = {0};
     const nd_rope_params rope = {.head_dim = d / s->heads, .seq_len = s->seq_len, .base = 10000.0};
-    MOVED(rmsnorm, t, 2.0 * size * row, y, r, IN(x), all, IN(weight));
-    MOVED(rmsnorm_quantize, t, (size + 1.0) * row, narrow_q, a, r, IN(x), all, IN(weight));
-    MOVED(rmsnorm_backward, t, 3.0 * size * row, dx, dweight, IN(y), IN(x), all, IN(weight), IN(r),
+    MOVED(rmsnorm, t, 2.0 * size * row, y, r, IN(x), IN(weight));
+    MOVED(rmsnorm_quantize, t, (size + 1.0) * row, narrow_q, a, r, IN(x), IN(weight));
+    MOVED(rmsnorm_backward, t, 3.0 * size * row, dx, dweight, IN(y), IN(x), IN(weight), IN(r),
           0.0f);
     MOVED(quantize_rows, t, (size + 1.0) * row, narrow_q, a, IN(x));
     MOVED(swiglu, t, 3.0 * size * wide, h, IN(gate), IN(up));
-    MOVED(swiglu_rmsnorm_quantize, t, (2.0 * size + 1.0) * wide, q, a, r, IN(gate), IN(up), all,
+    MOVED(swiglu_rmsnorm_quantize, t, (2.0 * size + 1.0) * wide, q, a, r, IN(gate), IN(up),
           IN(wide_weight));
     MOVED(swiglu_backward, t, 5.0 * size * wide, dgate, dup, IN(h), IN(gate), IN(up));
     MOVED(swiglu_rmsnorm_backward, t, (5.0 * size + 1.0) * wide, dgate, dup, dwide, q, a, r, IN(h),
-          IN(gate), IN(up), all, IN(wide_weight));
+          IN(gate), IN(up), IN(wide_weight));
     MOVED(rope, t, 2.0 * size * row, y, &rope);
     MOVED(add, t, 3.0 * size * row, dx, IN(x), IN(y));
     release_all(w);

@@ -89,19 +89,6 @@ __device__ __forceinline__ void nd_load_wide(nd_floats v, int64_t i, int64_t lef
     }
 }
 
-/* Elements [i, i + ND_WIDE) of a row of n, zeros of row -1. */
-__device__ __forceinline__ void nd_load_of_row(nd_floats v, int64_t row, int64_t i, int64_t n,
-                                               bool wide, float x[ND_WIDE])
-{
-    if (row >= 0) {
-        nd_load_wide(v, row * n + i, n - i, wide, x);
-    } else {
-        ND_UNROLL
-        for (int j = 0; j < ND_WIDE; j++)
-            x[j] = 0.0f;
-    }
-}
-
 __device__ __forceinline__ void nd_store_wide(nd_floats v, int64_t i, int64_t left, bool wide,
                                               const float x[ND_WIDE])
 {

@@ -2,73 +2,72 @@
  * read again from cache if needed twice. */
 #include "columns.cuh"
 
-__device__ __forceinline__ float norm_scale(nd_floats x, int64_t from, int64_t n, bool wide,
+__device__ __forceinline__ float norm_scale(nd_floats x, int64_t row, int64_t n, bool wide,
                                             float *shared)
 {
     float sum = 0.0f, a[ND_WIDE];
     for (int64_t i = (int64_t)threadIdx.x * ND_WIDE; i < n; i += (int64_t)blockDim.x * ND_WIDE) {
-        nd_load_of_row(x, from, i, n, wide, a);
+        nd_load_wide(x, row + i, n - i, wide, a);
         for (int j = 0; j < ND_WIDE; j++)
             sum += a[j] * a[j];
     }
     return nd_norm_scale(sum, n, shared);
 }
 
-/* y = scale x w of elements [i, i + ND_WIDE) of row `from` of x. */
+/* y = scale x w of elements [i, i + ND_WIDE) of a row. */
 __device__ __forceinline__ void normalized(float y[ND_WIDE], nd_floats x, nd_floats w, float scale,
-                                           int64_t from, int64_t i, int64_t n, bool wide)
+                                           int64_t row, int64_t i, int64_t n, bool wide)
 {
     float b[ND_WIDE];
-    nd_load_of_row(x, from, i, n, wide, y);
+    nd_load_wide(x, row + i, n - i, wide, y);
     nd_load_wide(w, i, n - i, wide, b);
     for (int j = 0; j < ND_WIDE; j++)
         y[j] = y[j] * scale * b[j];
 }
 
-__global__ void rmsnorm_kernel(nd_floats y, nd_floats r, nd_floats x, const int32_t *rows,
-                               nd_floats w, int64_t n, bool wide)
+__global__ void rmsnorm_kernel(nd_floats y, nd_floats r, nd_floats x, nd_floats w, int64_t n,
+                               bool wide)
 {
     __shared__ float shared[32];
-    const int64_t t = blockIdx.x, row = t * n, from = rows ? rows[t] : t;
-    const float scale = norm_scale(x, from, n, wide, shared);
+    const int64_t t = blockIdx.x, row = t * n;
+    const float scale = norm_scale(x, row, n, wide, shared);
     if (threadIdx.x == 0)
         nd_store_one(r, t, scale);
     for (int64_t i = (int64_t)threadIdx.x * ND_WIDE; i < n; i += (int64_t)blockDim.x * ND_WIDE) {
         float a[ND_WIDE];
-        normalized(a, x, w, scale, from, i, n, wide);
+        normalized(a, x, w, scale, row, i, n, wide);
         nd_store_wide(y, row + i, n - i, wide, a);
     }
 }
 
 __global__ void rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r, nd_floats x,
-                                        const int32_t *rows, nd_floats w, int64_t n, bool wide)
+                                        nd_floats w, int64_t n, bool wide)
 {
     __shared__ float shared[32];
-    const int64_t t = blockIdx.x, row = t * n, from = rows ? rows[t] : t;
-    const float scale = norm_scale(x, from, n, wide, shared);
+    const int64_t t = blockIdx.x, row = t * n;
+    const float scale = norm_scale(x, row, n, wide, shared);
     if (threadIdx.x == 0)
         nd_store_one(r, t, scale);
     nd_quantize_row(q + row, maxima + t, n, wide, shared,
-                    [=](int64_t i, float *a) { normalized(a, x, w, scale, from, i, n, wide); });
+                    [=](int64_t i, float *a) { normalized(a, x, w, scale, row, i, n, wide); });
 }
 
 /* A block processes rows t, t + blocks, ... and keeps its part of dw in shared memory. */
 __global__ void __launch_bounds__(512, 2)
-    rmsnorm_backward_kernel(nd_floats dx, float *partial, nd_floats dy, nd_floats x,
-                            const int32_t *rows, nd_floats w, nd_floats r, float beta,
-                            int64_t count, int64_t n, bool wide)
+    rmsnorm_backward_kernel(nd_floats dx, float *partial, nd_floats dy, nd_floats x, nd_floats w,
+                            nd_floats r, float beta, int64_t rows, int64_t n, bool wide)
 {
     ND_DYNAMIC_SHARED(memory);
     __shared__ float shared[32];
     float *dw = reinterpret_cast<float *>(memory);
     const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
     nd_clear_columns(dw, n);
-    for (int64_t t = blockIdx.x; t < count; t += gridDim.x) {
-        const int64_t row = t * n, from = rows ? rows[t] : t;
+    for (int64_t t = blockIdx.x; t < rows; t += gridDim.x) {
+        const int64_t row = t * n;
         const float scale = nd_load_one(r, t);
         float dot = 0.0f, a[ND_WIDE], b[ND_WIDE], g[ND_WIDE];
         for (int64_t i = first; i < n; i += step) {
-            nd_load_of_row(x, from, i, n, wide, a);
+            nd_load_wide(x, row + i, n - i, wide, a);
             nd_load_wide(w, i, n - i, wide, b);
             nd_load_wide(dy, row + i, n - i, wide, g);
             for (int j = 0; j < ND_WIDE; j++)
@@ -78,7 +77,7 @@ __global__ void __launch_bounds__(512, 2)
         const float pull = scale * scale * mean;
         for (int64_t i = first; i < n; i += step) {
             float d[ND_WIDE];
-            nd_load_of_row(x, from, i, n, wide, a);
+            nd_load_wide(x, row + i, n - i, wide, a);
             nd_load_wide(w, i, n - i, wide, b);
             nd_load_wide(dy, row + i, n - i, wide, g);
             if (beta != 0.0f)
@@ -122,60 +121,54 @@ nd_status nd_cuda_add_columns(nd_cuda *cuda, nd_view dw, const float *partial, i
                              partial, parts, n));
 }
 
-static nd_status rmsnorm_cuda(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview rows,
-                              nd_cview w)
+static nd_status rmsnorm_cuda(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w)
 {
     nd_cuda *cuda = nd_cuda_of(b);
     ND_REQUIRE(nd_all_wide(y.dtype, x.dtype, w.dtype));
-    ND_REQUIRE(nd_same_shape_of_rows(nd_as_const(y), x, rows) && nd_is_float(r.dtype));
-    ND_REQUIRE(w.rows == 1 && w.cols == x.cols && r.rows == y.rows && r.cols == 1);
-    if (nd_view_count(nd_as_const(y)) == 0)
+    ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && nd_is_float(r.dtype));
+    ND_REQUIRE(w.rows == 1 && w.cols == x.cols && r.rows == x.rows && r.cols == 1);
+    if (nd_view_count(x) == 0)
         return ND_OK;
-    return ND_CUDA(ND_LAUNCH(rmsnorm_kernel, dim3((unsigned)y.rows), dim3(nd_row_threads(x.cols)),
+    return ND_CUDA(ND_LAUNCH(rmsnorm_kernel, dim3((unsigned)x.rows), dim3(nd_row_threads(x.cols)),
                              0, cuda->stream, nd_floats_of(y), nd_floats_of(r), nd_floats_of(x),
-                             static_cast<const int32_t *>(rows.data), nd_floats_of(w), x.cols,
-                             nd_aligned(x.cols, y.data, x.data, w.data)));
+                             nd_floats_of(w), x.cols, nd_aligned(x.cols, y.data, x.data, w.data)));
 }
 
 static nd_status rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view a, nd_view r, nd_cview x,
-                                       nd_cview rows, nd_cview w)
+                                       nd_cview w)
 {
     nd_cuda *cuda = nd_cuda_of(b);
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_is_float(r.dtype));
     ND_REQUIRE(nd_all_wide(x.dtype, w.dtype));
-    ND_REQUIRE(nd_same_shape_of_rows(nd_as_const(q), x, rows));
-    ND_REQUIRE(a.rows == q.rows && r.rows == q.rows && w.rows == 1 && w.cols == x.cols);
-    if (nd_view_count(nd_as_const(q)) == 0)
+    ND_REQUIRE(nd_same_shape(nd_as_const(q), x) && a.rows == x.rows && r.rows == x.rows);
+    ND_REQUIRE(w.rows == 1 && w.cols == x.cols);
+    if (nd_view_count(x) == 0)
         return ND_OK;
-    return ND_CUDA(
-        ND_LAUNCH(rmsnorm_quantize_kernel, dim3((unsigned)q.rows), dim3(nd_row_threads(x.cols)), 0,
-                  cuda->stream, static_cast<int8_t *>(q.data), static_cast<float *>(a.data),
-                  nd_floats_of(r), nd_floats_of(x), static_cast<const int32_t *>(rows.data),
-                  nd_floats_of(w), x.cols, nd_aligned(x.cols, q.data, x.data, w.data)));
+    return ND_CUDA(ND_LAUNCH(
+        rmsnorm_quantize_kernel, dim3((unsigned)x.rows), dim3(nd_row_threads(x.cols)), 0,
+        cuda->stream, static_cast<int8_t *>(q.data), static_cast<float *>(a.data), nd_floats_of(r),
+        nd_floats_of(x), nd_floats_of(w), x.cols, nd_aligned(x.cols, q.data, x.data, w.data)));
 }
 
 static nd_status rmsnorm_backward_cuda(nd_backend *b, nd_view dx, nd_view dw, nd_cview dy,
-                                       nd_cview x, nd_cview rows, nd_cview w, nd_cview r,
-                                       float beta)
+                                       nd_cview x, nd_cview w, nd_cview r, float beta)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(nd_same_shape(nd_as_const(dx), dy) && nd_same_shape_of_rows(dy, x, rows));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dx), x) && nd_same_shape(dy, x) && w.cols == x.cols);
     ND_REQUIRE(nd_all_wide(dx.dtype, dy.dtype, x.dtype, w.dtype) &&
                (dw.dtype == ND_F32 || dw.dtype == ND_F64));
-    ND_REQUIRE(w.cols == x.cols && dw.cols == x.cols);
-    ND_REQUIRE(r.rows == dy.rows && nd_is_float(r.dtype));
-    if (nd_view_count(dy) == 0)
+    ND_REQUIRE(dw.cols == x.cols && r.rows == x.rows && nd_is_float(r.dtype));
+    if (nd_view_count(x) == 0)
         return ND_OK;
-    const int64_t n = x.cols, blocks = nd_min(dy.rows, ND_ROW_BLOCKS);
+    const int64_t n = x.cols, blocks = nd_min(x.rows, ND_ROW_BLOCKS);
     const size_t shared = nd_own_columns_bytes(n);
     void *partial;
     ND_TRY(nd_cuda_allow_shared(cuda, rmsnorm_backward_kernel, shared));
     ND_TRY(nd_cuda_scratch(cuda, (size_t)(blocks * n) * sizeof(float), &partial));
     ND_CUDA_TRY(ND_LAUNCH(rmsnorm_backward_kernel, dim3((unsigned)blocks), dim3(nd_row_threads(n)),
                           shared, cuda->stream, nd_floats_of(dx), static_cast<float *>(partial),
-                          nd_floats_of(dy), nd_floats_of(x),
-                          static_cast<const int32_t *>(rows.data), nd_floats_of(w), nd_floats_of(r),
-                          beta, dy.rows, n, nd_aligned(n, dx.data, dy.data, x.data, w.data)));
+                          nd_floats_of(dy), nd_floats_of(x), nd_floats_of(w), nd_floats_of(r), beta,
+                          x.rows, n, nd_aligned(n, dx.data, dy.data, x.data, w.data)));
     return nd_cuda_add_columns(cuda, dw, static_cast<float *>(partial), blocks, n);
 }
 

@@ -56,18 +56,17 @@ __device__ __forceinline__ void store_codes(int8_t *q, float *maxima, int64_t t,
 /* A row's activation stays in shared memory for its three uses, one thread per element. */
 __global__ void __launch_bounds__(512, 3)
     swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r, nd_floats gate,
-                                   nd_floats up, const int32_t *rows, nd_floats w, int64_t n,
-                                   bool wide)
+                                   nd_floats up, nd_floats w, int64_t n, bool wide)
 {
     ND_DYNAMIC_SHARED(memory);
     __shared__ float shared[32];
     float *h = reinterpret_cast<float *>(memory);
-    const int64_t t = blockIdx.x, from = rows ? rows[t] : t;
+    const int64_t t = blockIdx.x, row = t * n;
     const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
     float sum = 0.0f, largest = 0.0f, z[ND_WIDE], u[ND_WIDE];
     for (int64_t i = first; i < n; i += step) {
-        nd_load_of_row(gate, from, i, n, wide, z);
-        nd_load_of_row(up, from, i, n, wide, u);
+        nd_load_wide(gate, row + i, n - i, wide, z);
+        nd_load_wide(up, row + i, n - i, wide, u);
         for (int j = 0; j < ND_WIDE; j++) {
             const float value = z[j] * sigmoid(z[j]) * u[j];
             sum += value * value;
@@ -94,21 +93,21 @@ template <bool CODES>
 __global__ void __launch_bounds__(512, 2)
     swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, float *partial, int8_t *q,
                                    float *maxima, nd_floats r, nd_floats dy, nd_floats gate,
-                                   nd_floats up, const int32_t *rows, nd_floats w, int64_t count,
-                                   int64_t n, int64_t columns, bool wide)
+                                   nd_floats up, nd_floats w, int64_t rows, int64_t n,
+                                   int64_t columns, bool wide)
 {
     ND_DYNAMIC_SHARED(memory);
     __shared__ float shared[32];
     float *dw = reinterpret_cast<float *>(memory), *held = dw + columns;
     const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
     nd_clear_columns(dw, n);
-    for (int64_t t = blockIdx.x; t < count; t += gridDim.x) {
-        const int64_t row = t * n, from = rows ? rows[t] : t;
+    for (int64_t t = blockIdx.x; t < rows; t += gridDim.x) {
+        const int64_t row = t * n;
         float sum = 0.0f, dot = 0.0f, largest = 0.0f;
         float z[ND_WIDE], u[ND_WIDE], d[ND_WIDE], b[ND_WIDE];
         for (int64_t i = first; i < n; i += step) {
-            nd_load_of_row(gate, from, i, n, wide, z);
-            nd_load_of_row(up, from, i, n, wide, u);
+            nd_load_wide(gate, row + i, n - i, wide, z);
+            nd_load_wide(up, row + i, n - i, wide, u);
             nd_load_wide(dy, row + i, n - i, wide, d);
             nd_load_wide(w, i, n - i, wide, b);
             for (int j = 0; j < ND_WIDE; j++) {
@@ -124,8 +123,8 @@ __global__ void __launch_bounds__(512, 2)
         const float mean = nd_block_sum(dot, shared) / (float)n;
         const float pull = scale * scale * mean;
         for (int64_t i = first; i < n; i += step) {
-            nd_load_of_row(gate, from, i, n, wide, z);
-            nd_load_of_row(up, from, i, n, wide, u);
+            nd_load_wide(gate, row + i, n - i, wide, z);
+            nd_load_wide(up, row + i, n - i, wide, u);
             nd_load_wide(dy, row + i, n - i, wide, d);
             nd_load_wide(w, i, n - i, wide, b);
             for (int j = 0; j < ND_WIDE; j++) {
@@ -179,46 +178,45 @@ static nd_status swiglu_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup,
 }
 
 static nd_status swiglu_rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view a, nd_view r,
-                                              nd_cview gate, nd_cview up, nd_cview rows, nd_cview w)
+                                              nd_cview gate, nd_cview up, nd_cview w)
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t n = gate.cols;
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_is_float(r.dtype));
     ND_REQUIRE(nd_all_wide(gate.dtype, up.dtype, w.dtype));
-    ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape_of_rows(nd_as_const(q), gate, rows));
-    ND_REQUIRE(a.rows == q.rows && r.rows == q.rows && w.cols == n);
-    if (nd_view_count(nd_as_const(q)) == 0)
+    ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape(nd_as_const(q), gate) && w.cols == n);
+    ND_REQUIRE(a.rows == gate.rows && r.rows == gate.rows);
+    if (nd_view_count(gate) == 0)
         return ND_OK;
     const size_t shared = nd_own_columns_bytes(n);
     ND_TRY(nd_cuda_allow_shared(cuda, swiglu_rmsnorm_quantize_kernel, shared));
-    return ND_CUDA(ND_LAUNCH(
-        swiglu_rmsnorm_quantize_kernel, dim3((unsigned)q.rows), dim3(nd_row_threads(n)), shared,
-        cuda->stream, static_cast<int8_t *>(q.data), static_cast<float *>(a.data), nd_floats_of(r),
-        nd_floats_of(gate), nd_floats_of(up), static_cast<const int32_t *>(rows.data),
-        nd_floats_of(w), n, nd_aligned(n, q.data, gate.data, up.data, w.data)));
+    return ND_CUDA(ND_LAUNCH(swiglu_rmsnorm_quantize_kernel, dim3((unsigned)gate.rows),
+                             dim3(nd_row_threads(n)), shared, cuda->stream,
+                             static_cast<int8_t *>(q.data), static_cast<float *>(a.data),
+                             nd_floats_of(r), nd_floats_of(gate), nd_floats_of(up), nd_floats_of(w),
+                             n, nd_aligned(n, q.data, gate.data, up.data, w.data)));
 }
 
 static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,
                                               nd_view q, nd_view a, nd_view r, nd_cview dy,
-                                              nd_cview gate, nd_cview up, nd_cview rows, nd_cview w)
+                                              nd_cview gate, nd_cview up, nd_cview w)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    const int64_t n = gate.cols, count = dy.rows;
-    ND_REQUIRE(nd_same_shape_of_rows(dy, gate, rows) && nd_same_shape(gate, up) && r.rows == count);
-    ND_REQUIRE(nd_same_shape(nd_as_const(dgate), dy) && nd_same_shape(nd_as_const(dup), dy));
-    ND_REQUIRE(!rows.data || (dgate.data != gate.data && dup.data != up.data));
+    const int64_t n = gate.cols, rows = gate.rows;
+    ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == rows);
+    ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     ND_REQUIRE(nd_all_wide(dgate.dtype, dup.dtype, dy.dtype, gate.dtype, up.dtype, w.dtype) &&
                w.cols == n);
     ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == n && nd_is_float(r.dtype));
-    if (nd_view_count(dy) == 0)
+    if (nd_view_count(gate) == 0)
         return ND_OK;
     const size_t columns = nd_own_columns_bytes(n);
     const bool codes = q.data && nd_cuda_fits_shared(cuda, 2 * columns);
     if (q.data && !codes)
-        ND_TRY(swiglu_rmsnorm_quantize_cuda(b, q, a, r, gate, up, rows, w));
+        ND_TRY(swiglu_rmsnorm_quantize_cuda(b, q, a, r, gate, up, w));
     const auto kernel =
         codes ? swiglu_rmsnorm_backward_kernel<true> : swiglu_rmsnorm_backward_kernel<false>;
-    const int64_t blocks = nd_min(count, ND_ROW_BLOCKS);
+    const int64_t blocks = nd_min(rows, ND_ROW_BLOCKS);
     const size_t shared = codes ? 2 * columns : columns;
     const bool wide = nd_aligned(n, dgate.data, dup.data, dy.data, gate.data, up.data, w.data) &&
                       (!codes || nd_aligned(n, q.data));
@@ -229,8 +227,7 @@ static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_v
                           cuda->stream, nd_floats_of(dgate), nd_floats_of(dup),
                           static_cast<float *>(partial), static_cast<int8_t *>(q.data),
                           static_cast<float *>(a.data), nd_floats_of(r), nd_floats_of(dy),
-                          nd_floats_of(gate), nd_floats_of(up),
-                          static_cast<const int32_t *>(rows.data), nd_floats_of(w), count, n,
+                          nd_floats_of(gate), nd_floats_of(up), nd_floats_of(w), rows, n,
                           (int64_t)(columns / sizeof(float)), wide));
     return nd_cuda_add_columns(cuda, dw, static_cast<float *>(partial), blocks, n);
 }

@@ -244,15 +244,6 @@ static inline void check_equal(const harness *h, const char *what, const outputs
     check_same_bits(h, what, out);
 }
 
-/* Two outputs of each backend, to the bit. */
-static inline void check_same(const harness *h, const char *what, const outputs *out,
-                              const outputs *other)
-{
-    for (int i = 0; i < BACKENDS; i++)
-        cr_assert_arr_eq(out->view[i].data, other->view[i].data,
-                         nd_view_bytes(nd_as_const(out->view[i])), "%s (%s)", what, h->isa);
-}
-
 /* Calls `op` of every backend: RUN(h, rmsnorm, y.view[i], ...) with i the backend's number. */
 #define RUN(h, op, ...)                                                                            \
     for (int i = 0; i < BACKENDS; i++)                                                             \

@@ -20,20 +20,18 @@ static void check_quantized(const harness *h, const char *what, const outputs *q
     check_same_bits(h, what, q);
 }
 
-static const nd_cview all; /* rows */
-
 static void rmsnorm_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
 {
     const nd_cview x = nd_as_const(random_floats(h, x_type, rows, n, 2.0f));
     const nd_cview w = nd_as_const(random_floats(h, y_type, 1, n, 1.0f));
     const outputs y = poisoned_outputs(h, ND_F64, y_type, rows, n);
     const outputs r = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
-    RUN(h, rmsnorm, y.view[i], r.view[i], x, all, w);
+    RUN(h, rmsnorm, y.view[i], r.view[i], x, w);
     check_close(h, "rmsnorm y", &y, tolerance(y_type));
     check_close(h, "rmsnorm r", &r, TOLERANCE_F32);
     const outputs q = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
     const outputs a = poisoned_outputs(h, ND_F32, ND_F32, rows, 1);
-    RUN(h, rmsnorm_quantize, q.view[i], a.view[i], r.view[i], x, all, w);
+    RUN(h, rmsnorm_quantize, q.view[i], a.view[i], r.view[i], x, w);
     check_quantized(h, "rmsnorm_quantize q", &q);
     check_close(h, "rmsnorm_quantize a", &a, TOLERANCE_F32);
     check_close(h, "rmsnorm_quantize r", &r, TOLERANCE_F32);
@@ -54,12 +52,12 @@ static void rmsnorm_backward_case(harness *h, int64_t rows, int64_t n, nd_dtype 
     const outputs dx = poisoned_outputs(h, ND_F64, dx_type, rows, n);
     const nd_cview start = nd_as_const(random_floats(h, ND_F32, 1, n, 1.0f));
     const outputs dw = copied_outputs(h, ND_F64, start);
-    RUN(h, rmsnorm_backward, dx.view[i], dw.view[i], dy, x, all, w, r, 0.0f);
+    RUN(h, rmsnorm_backward, dx.view[i], dw.view[i], dy, x, w, r, 0.0f);
     check_close(h, "rmsnorm_backward dx", &dx, tolerance(dx_type));
     check_close(h, "rmsnorm_backward dw", &dw, TOLERANCE_SUM);
     const outputs sum =
         copied_outputs(h, ND_F64, nd_as_const(random_floats(h, dx_type, rows, n, 1.0f)));
-    RUN(h, rmsnorm_backward, sum.view[i], dw.view[i], dy, x, all, w, r, 1.0f);
+    RUN(h, rmsnorm_backward, sum.view[i], dw.view[i], dy, x, w, r, 1.0f);
     check_close(h, "rmsnorm_backward dx += ", &sum, tolerance(dx_type));
 }
 
@@ -79,7 +77,7 @@ static void swiglu_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd
     const outputs q = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
     const outputs a = poisoned_outputs(h, ND_F32, ND_F32, rows, 1);
     const outputs r = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
-    RUN(h, swiglu_rmsnorm_quantize, q.view[i], a.view[i], r.view[i], gate, up, all, w);
+    RUN(h, swiglu_rmsnorm_quantize, q.view[i], a.view[i], r.view[i], gate, up, w);
     check_quantized(h, "swiglu_rmsnorm_quantize q", &q);
     check_close(h, "swiglu_rmsnorm_quantize a", &a, TOLERANCE_F32);
     check_close(h, "swiglu_rmsnorm_quantize r", &r, TOLERANCE_F32);
@@ -101,6 +99,13 @@ static codes_outputs poisoned_codes(harness *h, int64_t rows, int64_t n)
                            poisoned_outputs(h, ND_F64, ND_F32, rows, 1)};
 }
 
+static void check_same(const harness *h, const char *what, const outputs *out, const outputs *other)
+{
+    for (int i = 0; i < BACKENDS; i++)
+        cr_assert_arr_eq(out->view[i].data, other->view[i].data,
+                         nd_view_bytes(nd_as_const(out->view[i])), "%s (%s)", what, h->isa);
+}
+
 /* To the bit: the codes and norms of the forward pass, and the gradients with these norms. */
 static void swiglu_codes_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
 {
@@ -112,7 +117,7 @@ static void swiglu_codes_case(harness *h, int64_t rows, int64_t n, nd_dtype x_ty
     const nd_view none = {0};
     outputs dgate[2], dup[2], dw[2];
     RUN(h, swiglu_rmsnorm_quantize, before.q.view[i], before.a.view[i], before.r.view[i], gate, up,
-        all, w);
+        w);
     for (int codes = 0; codes < 2; codes++) {
         dgate[codes] = copied_outputs(h, ND_F64, gate);
         dup[codes] = copied_outputs(h, ND_F64, up);
@@ -120,7 +125,7 @@ static void swiglu_codes_case(harness *h, int64_t rows, int64_t n, nd_dtype x_ty
         RUN(h, swiglu_rmsnorm_backward, dgate[codes].view[i], dup[codes].view[i], dw[codes].view[i],
             codes ? after.q.view[i] : none, after.a.view[i],
             codes ? after.r.view[i] : before.r.view[i], dh, nd_as_const(dgate[codes].view[i]),
-            nd_as_const(dup[codes].view[i]), all, w);
+            nd_as_const(dup[codes].view[i]), w);
     }
     check_same(h, "q", &before.q, &after.q);
     check_same(h, "a", &before.a, &after.a);
@@ -150,7 +155,7 @@ static void swiglu_backward_case(harness *h, int64_t rows, int64_t n, nd_dtype x
     check_close(h, "swiglu_backward dup", &dup, tolerance(y_type));
     const outputs dw = copied_outputs(h, ND_F64, nd_as_const(random_floats(h, ND_F32, 1, n, 1.0f)));
     RUN(h, swiglu_rmsnorm_backward, dgate.view[i], dup.view[i], dw.view[i], none, none, r, dh, gate,
-        up, all, w);
+        up, w);
     check_close(h, "swiglu_rmsnorm_backward dgate", &dgate, tolerance(y_type));
     check_close(h, "swiglu_rmsnorm_backward dup", &dup, tolerance(y_type));
     check_close(h, "swiglu_rmsnorm_backward dw", &dw, TOLERANCE_SUM);
@@ -158,7 +163,7 @@ static void swiglu_backward_case(harness *h, int64_t rows, int64_t n, nd_dtype x
     dgate = copied_outputs(h, ND_F64, gate);
     dup = copied_outputs(h, ND_F64, up);
     RUN(h, swiglu_rmsnorm_backward, dgate.view[i], dup.view[i], dw.view[i], none, none, r, dh,
-        nd_as_const(dgate.view[i]), nd_as_const(dup.view[i]), all, w);
+        nd_as_const(dgate.view[i]), nd_as_const(dup.view[i]), w);
     check_close(h, "swiglu_rmsnorm_backward in place", &dgate, tolerance(x_type));
     check_close(h, "swiglu_rmsnorm_backward in place", &dup, tolerance(x_type));
 }
@@ -323,10 +328,10 @@ Test(backend, codes_of_a_row_that_is_not_finite_have_a_scale_that_says_so)
             set_element(x, BAD * N + at, values[v]);
             RUN(&h, quantize_rows, q.view[i], a.view[i], nd_as_const(x));
             check_not_finite("quantize_rows", &q, &a, BAD);
-            RUN(&h, rmsnorm_quantize, q.view[i], a.view[i], r.view[i], nd_as_const(x), all, w);
+            RUN(&h, rmsnorm_quantize, q.view[i], a.view[i], r.view[i], nd_as_const(x), w);
             check_not_finite("rmsnorm_quantize", &q, &a, BAD);
             RUN(&h, swiglu_rmsnorm_quantize, q.view[i], a.view[i], r.view[i], up, nd_as_const(x),
-                all, w);
+                w);
             check_not_finite("swiglu_rmsnorm_quantize", &q, &a, BAD);
         }
     harness_close(&h);

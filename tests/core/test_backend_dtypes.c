@@ -30,20 +30,18 @@ static nd_cview in(int view, int64_t rows, int64_t cols)
 static void check_rows(nd_backend *b)
 {
     const nd_view q = nd_view_of(memory[8], ND_I8, T, N), a = nd_view_of(memory[9], ND_F32, T, 1);
-    REFUSES(4,
-            b->ops.rmsnorm(b, out(0, T, N), out(1, T, 1), in(2, T, N), (nd_cview){0}, in(3, 1, N)));
-    REFUSES(
-        3, b->ops.rmsnorm_quantize(b, q, a, out(0, T, 1), in(1, T, N), (nd_cview){0}, in(2, 1, N)));
+    REFUSES(4, b->ops.rmsnorm(b, out(0, T, N), out(1, T, 1), in(2, T, N), in(3, 1, N)));
+    REFUSES(3, b->ops.rmsnorm_quantize(b, q, a, out(0, T, 1), in(1, T, N), in(2, 1, N)));
     REFUSES(6, b->ops.rmsnorm_backward(b, out(0, T, N), out(1, 1, N), in(2, T, N), in(3, T, N),
-                                       (nd_cview){0}, in(4, 1, N), in(5, T, 1), 0.0f));
+                                       in(4, 1, N), in(5, T, 1), 0.0f));
     REFUSES(3, b->ops.swiglu(b, out(0, T, N), in(1, T, N), in(2, T, N)));
     REFUSES(4, b->ops.swiglu_rmsnorm_quantize(b, q, a, out(0, T, 1), in(1, T, N), in(2, T, N),
-                                              (nd_cview){0}, in(3, 1, N)));
+                                              in(3, 1, N)));
     REFUSES(5, b->ops.swiglu_backward(b, out(0, T, N), out(1, T, N), in(2, T, N), in(3, T, N),
                                       in(4, T, N)));
     REFUSES(8, b->ops.swiglu_rmsnorm_backward(b, out(0, T, N), out(1, T, N), out(2, 1, N), q, a,
                                               out(3, T, 1), in(4, T, N), in(5, T, N), in(6, T, N),
-                                              (nd_cview){0}, in(7, 1, N)));
+                                              in(7, 1, N)));
 }
 
 static void check_elementwise(nd_backend *b)

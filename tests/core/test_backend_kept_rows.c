@@ -64,58 +64,6 @@ Test(kept_rows, are_gathered_as_they_are_and_padded_with_zeros)
     harness_close(&h);
 }
 
-/* Norms of rows where they are give the bits of norms of the same rows gathered. */
-static void norms_by_rows(harness *h, nd_cview x, nd_cview up, nd_cview rows)
-{
-    const int64_t t = rows.cols, n = x.cols;
-    const nd_cview taken[] = {nd_as_const(gathered(h, x, rows)),
-                              nd_as_const(gathered(h, up, rows))};
-    const nd_cview w = nd_as_const(random_floats(h, ND_F32, 1, n, 1.0f));
-    const nd_cview dy = nd_as_const(random_floats(h, x.dtype, t, n, 1.0f)), all = {0};
-    outputs q[2], a[2], r[2], wide[4][2], sum[2];
-    for (int by = 0; by < 2; by++) {
-        const nd_cview from = by ? x : taken[0], gate_up = by ? up : taken[1],
-                       index = by ? rows : all;
-        q[by] = poisoned_outputs(h, ND_I8, ND_I8, t, n);
-        a[by] = poisoned_outputs(h, ND_F32, ND_F32, t, 1);
-        r[by] = poisoned_outputs(h, ND_F64, ND_F32, t, 1);
-        sum[by] = copied_outputs(h, ND_F64, w);
-        for (int k = 0; k < 4; k++)
-            wide[k][by] = poisoned_outputs(h, ND_F64, x.dtype, t, n);
-        RUN(h, rmsnorm, wide[0][by].view[i], r[by].view[i], from, index, w);
-        RUN(h, rmsnorm_quantize, q[by].view[i], a[by].view[i], r[by].view[i], from, index, w);
-        RUN(h, rmsnorm_backward, wide[1][by].view[i], sum[by].view[i], dy, from, index, w,
-            nd_as_const(r[by].view[i]), 0.0f);
-        RUN(h, swiglu_rmsnorm_quantize, q[by].view[i], a[by].view[i], r[by].view[i], from, gate_up,
-            index, w);
-        RUN(h, swiglu_rmsnorm_backward, wide[2][by].view[i], wide[3][by].view[i], sum[by].view[i],
-            q[by].view[i], a[by].view[i], r[by].view[i], dy, from, gate_up, index, w);
-    }
-    for (int k = 0; k < 4; k++)
-        check_same(h, "gradients and norms", &wide[k][0], &wide[k][1]);
-    check_same(h, "q", &q[0], &q[1]);
-    check_same(h, "a", &a[0], &a[1]);
-    check_same(h, "r", &r[0], &r[1]);
-    check_same(h, "dw", &sum[0], &sum[1]);
-}
-
-Test(kept_rows, norms_read_rows_where_they_are)
-{
-    harness h;
-    harness_open(&h);
-    for (int c = 0; c < CASES; c++)
-        for (int bf16 = 0; bf16 < 2; bf16++) {
-            const nd_cview rows = choose(&h, &cases[c]);
-            const int64_t tokens = cases[c].sequences * cases[c].length;
-            const nd_dtype type = bf16 ? ND_BF16 : ND_F32;
-            const nd_cview x = nd_as_const(random_floats(&h, type, tokens, 24 + 7 * c, 2.0f));
-            const nd_cview up = nd_as_const(random_floats(&h, type, tokens, 24 + 7 * c, 1.0f));
-            norms_by_rows(&h, x, up, rows);
-            harness_reset(&h);
-        }
-    harness_close(&h);
-}
-
 Test(kept_rows, are_gathered_in_place)
 {
     harness h;

@@ -86,24 +86,24 @@ static nd_status quantize_rows(nd_backend *b, nd_view q, nd_view a, nd_cview x)
     return seen.ops.quantize_rows(b, q, a, x);
 }
 
-static nd_status rmsnorm(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview rows, nd_cview w)
+static nd_status rmsnorm(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w)
 {
-    note("rmsnorm", y.rows);
-    return seen.ops.rmsnorm(b, y, r, x, rows, w);
+    note("rmsnorm", x.rows);
+    return seen.ops.rmsnorm(b, y, r, x, w);
 }
 
 static nd_status rmsnorm_quantize(nd_backend *b, nd_view q, nd_view a, nd_view r, nd_cview x,
-                                  nd_cview rows, nd_cview w)
+                                  nd_cview w)
 {
-    note("rmsnorm_quantize", q.rows);
-    return seen.ops.rmsnorm_quantize(b, q, a, r, x, rows, w);
+    note("rmsnorm_quantize", x.rows);
+    return seen.ops.rmsnorm_quantize(b, q, a, r, x, w);
 }
 
 static nd_status rmsnorm_backward(nd_backend *b, nd_view dx, nd_view dw, nd_cview dy, nd_cview x,
-                                  nd_cview rows, nd_cview w, nd_cview r, float beta)
+                                  nd_cview w, nd_cview r, float beta)
 {
     note("rmsnorm_backward", dy.rows);
-    return seen.ops.rmsnorm_backward(b, dx, dw, dy, x, rows, w, r, beta);
+    return seen.ops.rmsnorm_backward(b, dx, dw, dy, x, w, r, beta);
 }
 
 static nd_status swiglu(nd_backend *b, nd_view h, nd_cview gate, nd_cview up)
@@ -113,10 +113,10 @@ static nd_status swiglu(nd_backend *b, nd_view h, nd_cview gate, nd_cview up)
 }
 
 static nd_status swiglu_rmsnorm_quantize(nd_backend *b, nd_view q, nd_view a, nd_view r,
-                                         nd_cview gate, nd_cview up, nd_cview rows, nd_cview w)
+                                         nd_cview gate, nd_cview up, nd_cview w)
 {
-    note("swiglu_rmsnorm_quantize", q.rows);
-    return seen.ops.swiglu_rmsnorm_quantize(b, q, a, r, gate, up, rows, w);
+    note("swiglu_rmsnorm_quantize", gate.rows);
+    return seen.ops.swiglu_rmsnorm_quantize(b, q, a, r, gate, up, w);
 }
 
 static nd_status swiglu_backward(nd_backend *b, nd_view dgate, nd_view dup, nd_cview dh,
@@ -128,10 +128,10 @@ static nd_status swiglu_backward(nd_backend *b, nd_view dgate, nd_view dup, nd_c
 
 static nd_status swiglu_rmsnorm_backward(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,
                                          nd_view q, nd_view a, nd_view r, nd_cview dy,
-                                         nd_cview gate, nd_cview up, nd_cview rows, nd_cview w)
+                                         nd_cview gate, nd_cview up, nd_cview w)
 {
     note("swiglu_rmsnorm_backward", dy.rows);
-    return seen.ops.swiglu_rmsnorm_backward(b, dgate, dup, dw, q, a, r, dy, gate, up, rows, w);
+    return seen.ops.swiglu_rmsnorm_backward(b, dgate, dup, dw, q, a, r, dy, gate, up, w);
 }
 
 static nd_status rope(nd_backend *b, nd_view x, const nd_rope_params *params)

@@ -78,13 +78,12 @@ Test(cuda, rows_too_wide_for_one_kernel_get_the_same_codes_and_gradients_from_tw
                    dy = nd_as_const(ROW(rows[2])), w = nd_as_const(ROW(rows[3]));
     const nd_view q[] = {nd_view_of(codes[0], ND_I8, 1, WIDTH),
                          nd_view_of(codes[1], ND_I8, 1, WIDTH)};
-    ND_ASSERT_OK(b->ops.swiglu_rmsnorm_quantize(b, q[0], ONE(&scale[0]), ONE(&norm[0]), gate, up,
-                                                (nd_cview){0}, w));
+    ND_ASSERT_OK(
+        b->ops.swiglu_rmsnorm_quantize(b, q[0], ONE(&scale[0]), ONE(&norm[0]), gate, up, w));
     for (int with = 0; with < 2; with++)
         ND_ASSERT_OK(b->ops.swiglu_rmsnorm_backward(
             b, ROW(gradients[0][with]), ROW(gradients[1][with]), ROW(gradients[2][with]),
-            with ? q[1] : (nd_view){0}, ONE(&scale[1]), ONE(&norm[with]), dy, gate, up,
-            (nd_cview){0}, w));
+            with ? q[1] : (nd_view){0}, ONE(&scale[1]), ONE(&norm[with]), dy, gate, up, w));
     nd_backend_destroy(b);
     cr_assert_arr_eq(codes[0], codes[1], sizeof codes[0]);
     cr_assert_eq(scale[0], scale[1]);

@@ -2,7 +2,6 @@
  * A view owns nothing. The memory belongs to the backend whose ops it is passed to. */
 #pragma once
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -94,21 +93,6 @@ static inline size_t nd_view_bytes(nd_cview v)
 static inline int64_t nd_larger(int64_t a, int64_t b)
 {
     return a > b ? a : b;
-}
-
-/* Whether x, of which `rows` (i32 [1, t], -1 for zeros; data NULL: all) picks t rows, stands for a
- * matrix of the shape of y. */
-static inline bool nd_same_shape_of_rows(nd_cview y, nd_cview x, nd_cview rows)
-{
-    return y.cols == x.cols &&
-           (rows.data ? rows.dtype == ND_I32 && rows.rows == 1 && rows.cols == y.rows
-                      : y.rows == x.rows);
-}
-
-/* The row of x that is row t. */
-static inline int64_t nd_row_at(nd_cview rows, int64_t t)
-{
-    return rows.data ? ((const int32_t *)rows.data)[t] : t;
 }
 
 /* Rows [first, first + count) of a view. */

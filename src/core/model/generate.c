@@ -82,7 +82,7 @@ static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t coun
     }
     g->length += count;
     const nd_view last = nd_view_rows(x, count - 1, 1);
-    return b->ops.rmsnorm(b, g->x_final, g->final_r, nd_as_const(last), (nd_cview){0},
+    return b->ops.rmsnorm(b, g->x_final, g->final_r, nd_as_const(last),
                           nd_model_dense(m, nd_params_output_norm(&m->params)));
 }
 

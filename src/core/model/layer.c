@@ -110,23 +110,21 @@ static nd_attention_shape attention_shape(const nd_layer_pass *p)
 
 static nd_linear_input input_memory(const nd_layer_pass *p, int64_t width)
 {
-    const nd_layer_activations *acts = p->acts;
-    return nd_linear_input_shaped(&p->scratch->input,
-                                  acts->rows.data ? acts->rows.cols : acts->x.rows, width);
+    return nd_linear_input_shaped(&p->scratch->input, p->acts->x.rows, width);
 }
 
-static nd_status norm_of(const nd_layer_pass *p, nd_view x, nd_cview rows, nd_layer_param norm,
+static nd_status norm_of(const nd_layer_pass *p, nd_view x, nd_layer_param norm,
                          nd_linear_input *input)
 {
     *input = input_memory(p, x.cols);
-    return nd_linear_input_norm(p->backend, input, nd_as_const(x), rows, p->weights.w[norm]);
+    return nd_linear_input_norm(p->backend, input, nd_as_const(x), p->weights.w[norm]);
 }
 
 static nd_status attention_output_input(const nd_layer_pass *p, nd_linear_input *input)
 {
     const nd_view o = p->acts->o;
     if (p->config->arch == ND_ARCH_BITNET)
-        return norm_of(p, o, (nd_cview){0}, ND_ATTN_SUB_NORM, input);
+        return norm_of(p, o, ND_ATTN_SUB_NORM, input);
     *input = input_memory(p, o.cols);
     return nd_linear_input_copy(p->backend, input, nd_as_const(o));
 }
@@ -139,11 +137,10 @@ static nd_status ffn_output_input(const nd_layer_pass *p, nd_linear_input *input
     *input = input_memory(p, gate.cols);
     if (p->config->arch == ND_ARCH_BITNET && input->quantized)
         return b->ops.swiglu_rmsnorm_quantize(b, input->q, input->a, input->r, gate, up,
-                                              (nd_cview){0},
                                               nd_as_const(p->weights.w[ND_FFN_SUB_NORM]->dense));
     ND_TRY(b->ops.swiglu(b, wide, gate, up));
     if (p->config->arch == ND_ARCH_BITNET)
-        return norm_of(p, wide, (nd_cview){0}, ND_FFN_SUB_NORM, input);
+        return norm_of(p, wide, ND_FFN_SUB_NORM, input);
     return nd_linear_input_copy(b, input, nd_as_const(wide));
 }
 
@@ -192,7 +189,7 @@ static nd_status attention_output(const nd_layer_pass *p)
 static nd_status gate_and_up(const nd_layer_pass *p)
 {
     nd_linear_input input;
-    ND_TRY(norm_of(p, p->acts->x_mid, p->acts->rows, ND_FFN_NORM, &input));
+    ND_TRY(norm_of(p, p->acts->x_mid, ND_FFN_NORM, &input));
     ND_TRY(project(p, p->acts->gate, &input, ND_FFN_GATE));
     return project(p, p->acts->up, &input, ND_FFN_UP);
 }
@@ -214,7 +211,7 @@ nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next)
     nd_layer_scratch scratch;
     const nd_layer_pass p = cut_scratch(pass, x_next.rows, &scratch);
     nd_linear_input input;
-    ND_TRY(norm_of(&p, p.acts->x, (nd_cview){0}, ND_ATTN_NORM, &input));
+    ND_TRY(norm_of(&p, p.acts->x, ND_ATTN_NORM, &input));
     ND_TRY(keys_and_values(&p, &input));
     ND_TRY(queries(&p, &input));
     ND_TRY(attention_forward(&p));
@@ -236,33 +233,22 @@ nd_status nd_layer_compact_rows(nd_backend *b, nd_view *const *views, int count,
     return ND_OK;
 }
 
-/* All but gate and up: attention reads its operands as they are, norms read by rows. */
+/* All but gate and up, which get the same number of rows. */
 static nd_status compact_narrow(nd_backend *b, nd_cview rows, nd_layer_activations *part)
 {
-    nd_view *const views[] = {&part->q, &part->o, &part->lse};
-    part->rows = rows;
-    return nd_layer_compact_rows(b, views, 3, rows);
+    nd_view *const views[] = {&part->x, &part->q, &part->o, &part->lse, &part->x_mid};
+    ND_TRY(nd_layer_compact_rows(b, views, 5, rows));
+    part->gate.rows = part->up.rows = rows.cols;
+    return ND_OK;
 }
 
-/* Whether one op computes the backward pass from the down projection's input to gate and up. */
-static bool fuses_gated_norm(const nd_model_config *c)
-{
-    return c->arch == ND_ARCH_BITNET && c->ternary && c->activation_quant;
-}
-
-nd_status nd_layer_compact(const nd_layer_pass *pass, const nd_layer_activations *spare,
+nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
                            nd_layer_activations *part)
 {
     nd_view *const wide[] = {&part->gate, &part->up};
-    const nd_cview rows = pass->rows;
-    *part = *pass->acts;
-    ND_TRY(compact_narrow(pass->backend, rows, part));
-    if (!spare || !fuses_gated_norm(pass->config))
-        return nd_layer_compact_rows(pass->backend, wide, 2, rows);
-    part->gate_rows = rows;
-    part->dgate = nd_view_rows(spare->gate, 0, rows.cols);
-    part->dup = nd_view_rows(spare->up, 0, rows.cols);
-    return ND_OK;
+    *part = *acts;
+    ND_TRY(nd_layer_compact_rows(b, wide, 2, rows));
+    return compact_narrow(b, rows, part);
 }
 
 /* As nd_layer_compact, before the others have values. */
@@ -281,11 +267,11 @@ static nd_status recompute_attention_half(const nd_layer_pass *whole, nd_layer_a
 {
     nd_layer_scratch scratch;
     nd_linear_input input;
-    ND_TRY(norm_of(whole, part->x, (nd_cview){0}, ND_ATTN_NORM, &input));
+    ND_TRY(norm_of(whole, part->x, ND_ATTN_NORM, &input));
     ND_TRY(keys_and_values(whole, &input));
     if (whole->rows.data) {
         ND_TRY(compact_checkpoint(whole, part));
-        ND_TRY(norm_of(whole, part->x, (nd_cview){0}, ND_ATTN_NORM, &input));
+        ND_TRY(norm_of(whole, part->x, ND_ATTN_NORM, &input));
     }
     const nd_layer_pass p = cut_scratch(whole, part->x.rows, &scratch);
     ND_TRY(queries(&p, &input));
@@ -301,10 +287,8 @@ nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *pa
     p.acts = part;
     if (p.config->checkpointing)
         ND_TRY(recompute_attention_half(&p, part));
-    else if (p.rows.data) {
+    else if (p.rows.data)
         ND_TRY(compact_narrow(p.backend, p.rows, part));
-        part->gate.rows = part->up.rows = p.rows.cols;
-    }
     return gate_and_up(&p);
 }
 
@@ -320,17 +304,17 @@ static nd_status projection_backward(const nd_layer_pass *p, nd_layer_param whic
 }
 
 static nd_status norm_backward(const nd_layer_pass *p, nd_view dx, nd_cview dy, nd_view x,
-                               nd_cview rows, nd_layer_param norm, nd_view r,
-                               const nd_layer_gradients *g, float dx_beta)
+                               nd_layer_param norm, nd_view r, const nd_layer_gradients *g,
+                               float dx_beta)
 {
-    return p->backend->ops.rmsnorm_backward(p->backend, dx, g->dw[norm], dy, nd_as_const(x), rows,
+    return p->backend->ops.rmsnorm_backward(p->backend, dx, g->dw[norm], dy, nd_as_const(x),
                                             nd_as_const(p->weights.w[norm]->dense), nd_as_const(r),
                                             dx_beta);
 }
 
-/* The down projection, its norm and the gated activation, whose gradients go to dgate and dup.
+/* The down projection, its norm and the gated activation, whose gradients overwrite gate and up.
  * Quantized, one pass over these gives the projection's input and the gradients. */
-static nd_status ffn_output_backward(const nd_layer_pass *p, nd_view dx, nd_view dgate, nd_view dup,
+static nd_status ffn_output_backward(const nd_layer_pass *p, nd_view dx,
                                      const nd_layer_gradients *g, float beta)
 {
     nd_backend *b = p->backend;
@@ -338,7 +322,7 @@ static nd_status ffn_output_backward(const nd_layer_pass *p, nd_view dx, nd_view
     const nd_weight *norm = p->weights.w[ND_FFN_SUB_NORM];
     const bool int8 = p->config->int8_gradients;
     nd_linear_input input = input_memory(p, gate.cols);
-    const bool fused = fuses_gated_norm(p->config);
+    const bool fused = p->config->arch == ND_ARCH_BITNET && input.quantized;
     if (!fused) {
         ND_TRY(ffn_output_input(p, &input));
         ND_TRY(
@@ -346,12 +330,11 @@ static nd_status ffn_output_backward(const nd_layer_pass *p, nd_view dx, nd_view
     }
     ND_TRY(nd_linear_backward_input(b, dh, nd_as_const(dx), p->weights.w[ND_FFN_DOWN], int8, 0.0f));
     if (p->config->arch != ND_ARCH_BITNET)
-        return b->ops.swiglu_backward(b, dgate, dup, nd_as_const(dh), nd_as_const(gate),
+        return b->ops.swiglu_backward(b, gate, up, nd_as_const(dh), nd_as_const(gate),
                                       nd_as_const(up));
-    ND_TRY(b->ops.swiglu_rmsnorm_backward(b, dgate, dup, g->dw[ND_FFN_SUB_NORM],
-                                          fused ? input.q : (nd_view){0}, input.a, input.r,
-                                          nd_as_const(dh), nd_as_const(gate), nd_as_const(up),
-                                          p->acts->gate_rows, nd_as_const(norm->dense)));
+    ND_TRY(b->ops.swiglu_rmsnorm_backward(
+        b, gate, up, g->dw[ND_FFN_SUB_NORM], fused ? input.q : (nd_view){0}, input.a, input.r,
+        nd_as_const(dh), nd_as_const(gate), nd_as_const(up), nd_as_const(norm->dense)));
     return fused ? nd_linear_backward_weight(b, g->dw[ND_FFN_DOWN], nd_as_const(dx), &input, int8,
                                              beta)
                  : ND_OK;
@@ -363,15 +346,13 @@ nd_status nd_layer_ffn_backward(const nd_layer_pass *pass, nd_view dx, const nd_
     nd_layer_scratch scratch;
     const nd_layer_pass p = cut_scratch(pass, dx.rows, &scratch);
     const nd_layer_activations *acts = p.acts;
-    const nd_view dgate = acts->dgate.data ? acts->dgate : acts->gate;
-    const nd_view dup = acts->dup.data ? acts->dup : acts->up, dn = p.scratch->hidden;
+    const nd_view dgate = acts->gate, dup = acts->up, dn = p.scratch->hidden;
     nd_linear_input input;
-    ND_TRY(ffn_output_backward(&p, dx, dgate, dup, g, beta));
-    ND_TRY(norm_of(&p, acts->x_mid, acts->rows, ND_FFN_NORM, &input));
+    ND_TRY(ffn_output_backward(&p, dx, g, beta));
+    ND_TRY(norm_of(&p, acts->x_mid, ND_FFN_NORM, &input));
     ND_TRY(projection_backward(&p, ND_FFN_GATE, &input, dgate, dn, 0.0f, g, beta));
     ND_TRY(projection_backward(&p, ND_FFN_UP, &input, dup, dn, 1.0f, g, beta));
-    return norm_backward(&p, dx, nd_as_const(dn), acts->x_mid, acts->rows, ND_FFN_NORM, input.r, g,
-                         1.0f);
+    return norm_backward(&p, dx, nd_as_const(dn), acts->x_mid, ND_FFN_NORM, input.r, g, 1.0f);
 }
 
 nd_status nd_layer_attention_backward(const nd_layer_pass *pass, nd_view dx,
@@ -386,8 +367,8 @@ nd_status nd_layer_attention_backward(const nd_layer_pass *pass, nd_view dx,
     ND_TRY(attention_output_input(&p, &input));
     ND_TRY(projection_backward(&p, ND_ATTN_OUTPUT, &input, dx, scratch.dq, 0.0f, g, beta));
     if (p.config->arch == ND_ARCH_BITNET)
-        ND_TRY(norm_backward(&p, dout, nd_as_const(scratch.dq), acts->o, (nd_cview){0},
-                             ND_ATTN_SUB_NORM, input.r, g, 0.0f));
+        ND_TRY(norm_backward(&p, dout, nd_as_const(scratch.dq), acts->o, ND_ATTN_SUB_NORM, input.r,
+                             g, 0.0f));
     else
         ND_TRY(b->ops.axpby(b, dout, 1.0f, nd_as_const(scratch.dq), 0.0f));
     const nd_attention_shape shape = attention_shape(&p);
@@ -398,10 +379,9 @@ nd_status nd_layer_attention_backward(const nd_layer_pass *pass, nd_view dx,
     const nd_rope_params rope = rope_params(&p, true);
     ND_TRY(b->ops.rope(b, scratch.dq, &rope));
     ND_TRY(b->ops.rope(b, scratch.dk, &rope));
-    ND_TRY(norm_of(&p, acts->x, acts->rows, ND_ATTN_NORM, &input));
+    ND_TRY(norm_of(&p, acts->x, ND_ATTN_NORM, &input));
     ND_TRY(projection_backward(&p, ND_ATTN_Q, &input, scratch.dq, dn, 0.0f, g, beta));
     ND_TRY(projection_backward(&p, ND_ATTN_K, &input, scratch.dk, dn, 1.0f, g, beta));
     ND_TRY(projection_backward(&p, ND_ATTN_V, &input, scratch.dv, dn, 1.0f, g, beta));
-    return norm_backward(&p, dx, nd_as_const(dn), acts->x, acts->rows, ND_ATTN_NORM, input.r, g,
-                         1.0f);
+    return norm_backward(&p, dx, nd_as_const(dn), acts->x, ND_ATTN_NORM, input.r, g, 1.0f);
 }

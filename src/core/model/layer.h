@@ -7,15 +7,11 @@
 
 /* A layer's activations for its backward pass; t tokens, d = hidden_dim, f = ffn_dim, h heads. */
 typedef struct nd_layer_activations {
-    nd_view x;          /* [t, d] input: the residual stream */
-    nd_view q, k, v;    /* [t, h*head_dim], [t, kv_heads*head_dim], after rope */
-    nd_view o, lse;     /* [t, h*head_dim], [t, h] */
-    nd_view x_mid;      /* [t, d] after attention */
-    nd_view gate, up;   /* [t, f] */
-    nd_view dgate, dup; /* [t, f], where their gradients go; data NULL: over gate and up */
-    /* i32 [1, t'] as in gather_rows: the rows of x and x_mid, and of gate and up, that a backward
-     * pass reads; data NULL: all */
-    nd_cview rows, gate_rows;
+    nd_view x;        /* [t, d] input: the residual stream */
+    nd_view q, k, v;  /* [t, h*head_dim], [t, kv_heads*head_dim], after rope */
+    nd_view o, lse;   /* [t, h*head_dim], [t, h] */
+    nd_view x_mid;    /* [t, d] after attention */
+    nd_view gate, up; /* [t, f]; the backward pass overwrites them */
 } nd_layer_activations;
 
 /* Scratch shared by all layers. The inputs of projections are a fifth of what a layer would keep,
@@ -79,26 +75,22 @@ typedef struct nd_layer_pass {
 nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next);
 
 /* Recomputes from those of nd_layer_checkpoint_reserve the other activations that the backward pass
- * reads, with `rows` for these tokens only. `part` receives views of these tokens, or x and x_mid
- * with `rows`, and the keys and values of all. Of those that were kept, these rows are moved to the
- * front. */
+ * reads, with `rows` for these tokens only. `part` receives all as views of these tokens, and the
+ * keys and values of all. With `rows`, those that were kept are moved to the front. */
 nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *part);
 
 /* The backward pass of a layer is that of its feed-forward half, then that of its attention half.
  * dx [t, d] holds d loss / d x_next, then d loss / d x_mid, and becomes d loss / d x. Matrix
- * gradients become beta dw + ...; norm gradients are added to. Gradients of gate and up go over
- * them, or to dgate and dup. With `rows`, dx is [t', d], and acts are those of nd_layer_compact or
- * nd_layer_recompute. */
+ * gradients become beta dw + ...; norm gradients are added to. Overwrites acts->gate and acts->up.
+ * With `rows`, dx is [t', d], and everything in acts but keys and values has t' rows. */
 nd_status nd_layer_ffn_backward(const nd_layer_pass *pass, nd_view dx,
                                 const nd_layer_gradients *gradients, float beta);
 nd_status nd_layer_attention_backward(const nd_layer_pass *pass, nd_view dx,
                                       const nd_layer_gradients *gradients, float beta);
 
-/* What the backward pass reads of pass->acts with pass->rows: `part` receives x and x_mid with
- * these rows, views of q, o and lse, of which these rows are moved to the front, and all keys and
- * values. Gate and up are read by rows too where their gradients can go to those of `spare`,
- * activations that are not needed any more (NULL: none); else theirs are moved to the front. */
-nd_status nd_layer_compact(const nd_layer_pass *pass, const nd_layer_activations *spare,
+/* Moves the rows of a backward pass to the front of all activations but keys and values. `part`
+ * receives views of these t rows. rows: i32 [1, t] as in gather_rows. */
+nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
                            nd_layer_activations *part);
 
 /* The same for `count` views. */

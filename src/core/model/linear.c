@@ -27,11 +27,11 @@ nd_status nd_linear_input_copy(nd_backend *b, const nd_linear_input *x, nd_cview
 }
 
 nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_cview input,
-                               nd_cview rows, const nd_weight *w)
+                               const nd_weight *w)
 {
     if (x->quantized)
-        return b->ops.rmsnorm_quantize(b, x->q, x->a, x->r, input, rows, nd_as_const(w->dense));
-    return b->ops.rmsnorm(b, x->dense, x->r, input, rows, nd_as_const(w->dense));
+        return b->ops.rmsnorm_quantize(b, x->q, x->a, x->r, input, nd_as_const(w->dense));
+    return b->ops.rmsnorm(b, x->dense, x->r, input, nd_as_const(w->dense));
 }
 
 nd_status nd_weight_unpack(nd_backend *b, const nd_weight *w)

@@ -34,11 +34,10 @@ nd_status nd_linear_input_reserve(nd_arena *arena, bool quantized, nd_dtype comp
 /* The same memory as an input of [rows, width]. */
 nd_linear_input nd_linear_input_shaped(const nd_linear_input *x, int64_t rows, int64_t width);
 
-/* x = input, or rmsnorm(input, w) with x->r, of the rows of `input` that `rows` picks (data NULL:
- * all); quantized if x is. */
+/* x = input, or rmsnorm(input, w) with x->r; quantized if x is. */
 nd_status nd_linear_input_copy(nd_backend *b, const nd_linear_input *x, nd_cview input);
 nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_cview input,
-                               nd_cview rows, const nd_weight *w);
+                               const nd_weight *w);
 
 /* y = x Wᵀ. `scratch`: a float view of at least out*in elements for the dequantized weight, when
  * codes are multiplied with dense activations; else unused. */

@@ -49,7 +49,7 @@ static nd_status forward(nd_model *m)
         const nd_view next = l + 1 < m->config.num_layers ? m->layers[l + 1].x : m->x_last;
         ND_TRY(nd_layer_forward(&pass, next));
     }
-    return b->ops.rmsnorm(b, m->x_final, m->final_r, nd_as_const(m->x_last), (nd_cview){0},
+    return b->ops.rmsnorm(b, m->x_final, m->final_r, nd_as_const(m->x_last),
                           nd_model_dense(m, nd_params_output_norm(&m->params)));
 }
 
@@ -231,8 +231,7 @@ static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_ro
     if (nd_layer_recomputes(&m->config) && layer + 1 < m->config.num_layers)
         ND_TRY(nd_layer_recompute(&pass, &kept));
     else if (part->rows.data)
-        ND_TRY(nd_layer_compact(
-            &pass, layer + 1 < m->config.num_layers ? &m->layers[layer + 1] : NULL, &kept));
+        ND_TRY(nd_layer_compact(m->backend, pass.acts, part->rows, &kept));
     pass.acts = &kept;
     ND_TRY(nd_layer_ffn_backward(&pass, part->dx, &g, beta));
     if (layer == 0)
@@ -261,8 +260,8 @@ nd_status nd_model_pass_begin(nd_model *m, float gradient_scale, const nd_model_
     if (!into->accumulate_others)
         ND_TRY(nd_model_zero_gradient(m, gradients[norm]));
     ND_TRY(b->ops.rmsnorm_backward(b, part->dx, gradients[norm], nd_as_const(part->dx_final),
-                                   nd_as_const(part->x_last), (nd_cview){0},
-                                   nd_model_dense(m, norm), nd_as_const(part->final_r), 0.0f));
+                                   nd_as_const(part->x_last), nd_model_dense(m, norm),
+                                   nd_as_const(part->final_r), 0.0f));
     if (head != embedding && !into->accumulate_others)
         ND_TRY(nd_model_zero_gradient(m, gradients[embedding]));
     return nd_mtp_train_blocks(m, part, gradient_scale, into);

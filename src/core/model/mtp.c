@@ -119,7 +119,7 @@ static nd_status block_input(nd_model *m, int64_t k, nd_cview x, nd_mtp_param no
                              nd_linear_input *input)
 {
     *input = nd_linear_input_shaped(&m->scratch.input, x.rows, x.cols);
-    return nd_linear_input_norm(m->backend, input, x, (nd_cview){0}, block_weight(m, k, norm));
+    return nd_linear_input_norm(m->backend, input, x, block_weight(m, k, norm));
 }
 
 static nd_status block_forward(nd_model *m, int64_t k, nd_cview hidden)
@@ -163,9 +163,7 @@ static nd_status compact_block(nd_model *m, const nd_backward_rows *part, int64_
     nd_view *const views[] = {&inputs, &block->embedding, &block->out};
     ND_TRY(nd_layer_compact_rows(m->backend, views, 3, part->rows));
     block->inputs = nd_view_of(inputs.data, ND_I32, 1, part->count);
-    nd_layer_pass pass = block_pass(m, k, &m->mtp.blocks[k]);
-    pass.rows = part->rows;
-    return nd_layer_compact(&pass, NULL, &block->acts);
+    return nd_layer_compact(m->backend, &m->mtp.blocks[k].acts, part->rows, &block->acts);
 }
 
 /* dx = beta dx + the gradient of the block's own loss with respect to its output. */
@@ -185,10 +183,10 @@ static nd_status block_head(nd_model *m, const nd_backward_rows *part, int64_t k
                          .dx = part->dx_final,
                          .dhead = into->views[head],
                          .dhead_beta = 1.0f};
-    ND_TRY(b->ops.rmsnorm(b, x, r, nd_as_const(block->out), (nd_cview){0}, w));
+    ND_TRY(b->ops.rmsnorm(b, x, r, nd_as_const(block->out), w));
     ND_TRY(run_head(m, k, nd_as_const(x), &pass));
     return b->ops.rmsnorm_backward(b, dx, into->views[norm], nd_as_const(part->dx_final),
-                                   nd_as_const(block->out), (nd_cview){0}, w, nd_as_const(r), beta);
+                                   nd_as_const(block->out), w, nd_as_const(r), beta);
 }
 
 /* From dy, the gradient of a projection of rmsnorm(x): dx = beta dx + that of x. */
@@ -204,9 +202,9 @@ static nd_status input_backward(nd_model *m, int64_t k, nd_cview x, nd_cview dy,
     ND_TRY(nd_linear_backward_weight(b, into->views[nd_params_mtp_index(&m->params, k, projection)],
                                      dy, &input, int8, into->accumulate_others ? 1.0f : 0.0f));
     ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, projection), int8, 0.0f));
-    return b->ops.rmsnorm_backward(
-        b, dx, into->views[nd_params_mtp_index(&m->params, k, norm)], nd_as_const(dn), x,
-        (nd_cview){0}, nd_as_const(block_weight(m, k, norm)->dense), nd_as_const(input.r), beta);
+    return b->ops.rmsnorm_backward(b, dx, into->views[nd_params_mtp_index(&m->params, k, norm)],
+                                   nd_as_const(dn), x, nd_as_const(block_weight(m, k, norm)->dense),
+                                   nd_as_const(input.r), beta);
 }
 
 /* From dx, the gradient of the block's output: dhidden = beta dhidden + that of its input state. */

@@ -4,7 +4,6 @@
 #include "core/backend/cpu/fast_context.h"
 
 #include <math.h>
-#include <string.h>
 
 /* A norm's weights as f32 at the start of the shared workspace, with `extra` bytes after them. */
 typedef struct nd_fast_weights {
@@ -21,17 +20,6 @@ static inline float *nd_fast_buffer(const nd_cpu_fast *fast, int thread, int ind
 {
     return (float *)((char *)fast->private[thread].memory +
                      (size_t)index * nd_fast_bytes(n, sizeof(float)));
-}
-
-/* Row t of x in f32, where `rows` picks its rows: in `buffer`, or x's own memory. */
-static inline const float *nd_fast_load_row(const nd_fast_kernels *k, nd_cview x, nd_cview rows,
-                                            int64_t t, float *buffer)
-{
-    const int64_t row = nd_row_at(rows, t);
-    if (row >= 0)
-        return nd_fast_load(k, x, row * x.cols, x.cols, buffer);
-    memset(buffer, 0, (size_t)x.cols * sizeof *buffer);
-    return buffer;
 }
 
 /* 1 / sqrt(mean(x^2) + 1e-5) over n values. */

@@ -27,27 +27,26 @@ static nd_status swiglu_fast(nd_backend *b, nd_view h, nd_cview gate, nd_cview u
 }
 
 static nd_status swiglu_rmsnorm_quantize_fast(nd_backend *b, nd_view q, nd_view a, nd_view r,
-                                              nd_cview gate, nd_cview up, nd_cview rows, nd_cview w)
+                                              nd_cview gate, nd_cview up, nd_cview w)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(gate.dtype) || !nd_fast_covers(up.dtype) || !nd_fast_covers(w.dtype) ||
         r.dtype != ND_F32)
-        return fast->reference.swiglu_rmsnorm_quantize(b, q, a, r, gate, up, rows, w);
-    ND_REQUIRE(q.dtype == ND_I8 && nd_same_shape_of_rows(nd_as_const(q), gate, rows));
-    ND_REQUIRE(nd_same_shape(gate, up) && w.rows == 1 && w.cols == gate.cols);
-    ND_REQUIRE(r.rows == q.rows && r.cols == 1);
-    ND_REQUIRE(a.dtype == ND_F32 && a.rows == q.rows && a.cols == 1);
+        return fast->reference.swiglu_rmsnorm_quantize(b, q, a, r, gate, up, w);
+    ND_REQUIRE(q.dtype == ND_I8 && nd_same_shape(nd_as_const(q), gate) && nd_same_shape(gate, up));
+    ND_REQUIRE(w.rows == 1 && w.cols == gate.cols && r.rows == gate.rows && r.cols == 1);
+    ND_REQUIRE(a.dtype == ND_F32 && a.rows == gate.rows && a.cols == 1);
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = gate.cols;
     nd_fast_weights weights;
     ND_TRY(nd_fast_load_weights(fast, w, 0, &weights));
     ND_TRY(nd_fast_grow_private(fast, 2 * nd_fast_bytes(n, sizeof(float))));
-#pragma omp parallel for num_threads(nd_fast_team(fast, q.rows *n))
-    for (int64_t t = 0; t < q.rows; t++) {
+#pragma omp parallel for num_threads(nd_fast_team(fast, gate.rows *n))
+    for (int64_t t = 0; t < gate.rows; t++) {
         float *hidden = nd_fast_buffer(fast, nd_fast_thread(), 0, n);
-        const float *g = nd_fast_load_row(k, gate, rows, t, hidden);
+        const float *g = nd_fast_load(k, gate, t * n, n, hidden);
         const float *u =
-            nd_fast_load_row(k, up, rows, t, nd_fast_buffer(fast, nd_fast_thread(), 1, n));
+            nd_fast_load(k, up, t * n, n, nd_fast_buffer(fast, nd_fast_thread(), 1, n));
         k->swiglu(hidden, g, u, n);
         const float scale = nd_fast_norm_scale(k, hidden, n);
         ((float *)r.data)[t] = scale;
@@ -65,14 +64,13 @@ typedef struct gated_row {
 
 enum { GATED_BUFFERS = 4 };
 
-static gated_row load_gated_row(const nd_cpu_fast *fast, nd_cview gate, nd_cview up, nd_cview rows,
-                                int64_t t)
+static gated_row load_gated_row(const nd_cpu_fast *fast, nd_cview gate, nd_cview up, int64_t t)
 {
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = gate.cols;
     const int thread = nd_fast_thread();
-    const gated_row row = {nd_fast_load_row(k, gate, rows, t, nd_fast_buffer(fast, thread, 0, n)),
-                           nd_fast_load_row(k, up, rows, t, nd_fast_buffer(fast, thread, 1, n)),
+    const gated_row row = {nd_fast_load(k, gate, t * n, n, nd_fast_buffer(fast, thread, 0, n)),
+                           nd_fast_load(k, up, t * n, n, nd_fast_buffer(fast, thread, 1, n)),
                            nd_fast_buffer(fast, thread, 2, n), nd_fast_buffer(fast, thread, 3, n)};
     k->swiglu_and_sigmoid(row.hidden, row.sigmoid, row.gate, row.up, n);
     return row;
@@ -108,7 +106,7 @@ static nd_status swiglu_backward_fast(nd_backend *b, nd_view dgate, nd_view dup,
 #pragma omp parallel for num_threads(nd_fast_team(fast, gate.rows *n))
     for (int64_t t = 0; t < gate.rows; t++) {
         float *buffer = nd_fast_buffer(fast, nd_fast_thread(), GATED_BUFFERS, n);
-        const gated_row row = load_gated_row(fast, gate, up, (nd_cview){0}, t);
+        const gated_row row = load_gated_row(fast, gate, up, t);
         gate_row_backward(fast, dgate, dup, nd_fast_load(k, dh, t * n, n, buffer), &row, t);
     }
     return ND_OK;
@@ -116,7 +114,7 @@ static nd_status swiglu_backward_fast(nd_backend *b, nd_view dgate, nd_view dup,
 
 typedef struct fused_backward {
     nd_view dgate, dup, q, a;
-    nd_cview dy, gate, up, rows;
+    nd_cview dy, gate, up;
     const float *w;
     float *r;
 } fused_backward;
@@ -138,7 +136,7 @@ static void fused_row_backward(const nd_cpu_fast *fast, const fused_backward *f,
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = f->gate.cols;
     float *buffer = nd_fast_buffer(fast, nd_fast_thread(), GATED_BUFFERS, n);
-    const gated_row row = load_gated_row(fast, f->gate, f->up, f->rows, t);
+    const gated_row row = load_gated_row(fast, f->gate, f->up, t);
     if (f->q.data)
         quantize_again(fast, f, t, row.hidden, buffer);
     const float *dy = nd_fast_load(k, f->dy, t * n, n, buffer);
@@ -153,35 +151,31 @@ static void fused_row_backward(const nd_cpu_fast *fast, const fused_backward *f,
 
 static nd_status swiglu_rmsnorm_backward_fast(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,
                                               nd_view q, nd_view a, nd_view r, nd_cview dy,
-                                              nd_cview gate, nd_cview up, nd_cview rows, nd_cview w)
+                                              nd_cview gate, nd_cview up, nd_cview w)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(dgate.dtype) || !nd_fast_covers(dup.dtype) || !nd_fast_covers(dy.dtype) ||
         !nd_fast_covers(gate.dtype) || !nd_fast_covers(up.dtype) || !nd_fast_covers(w.dtype) ||
         r.dtype != ND_F32)
-        return fast->reference.swiglu_rmsnorm_backward(b, dgate, dup, dw, q, a, r, dy, gate, up,
-                                                       rows, w);
-    ND_REQUIRE(nd_same_shape_of_rows(dy, gate, rows) && nd_same_shape(gate, up));
-    ND_REQUIRE(nd_same_shape(nd_as_const(dgate), dy) && nd_same_shape(nd_as_const(dup), dy));
-    ND_REQUIRE(r.rows == dy.rows &&
-               (!rows.data || (dgate.data != gate.data && dup.data != up.data)));
+        return fast->reference.swiglu_rmsnorm_backward(b, dgate, dup, dw, q, a, r, dy, gate, up, w);
+    ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == gate.rows);
+    ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == gate.cols);
     ND_REQUIRE(w.rows == 1 && w.cols == gate.cols);
-    ND_REQUIRE(!q.data || (q.dtype == ND_I8 && nd_same_shape(nd_as_const(q), dy) &&
-                           a.dtype == ND_F32 && a.rows == dy.rows));
-    const int64_t n = gate.cols, block_rows = nd_fast_block_rows(dy.rows);
-    const int64_t blocks = nd_fast_ceil(dy.rows, block_rows);
+    ND_REQUIRE(!q.data || (q.dtype == ND_I8 && nd_same_shape(nd_as_const(q), gate) &&
+                           a.dtype == ND_F32 && a.rows == gate.rows));
+    const int64_t n = gate.cols, rows = nd_fast_block_rows(gate.rows);
+    const int64_t blocks = nd_fast_ceil(gate.rows, rows);
     nd_fast_weights weights;
     ND_TRY(nd_fast_load_weights(fast, w, nd_fast_bytes(blocks * n, sizeof(float)), &weights));
     ND_TRY(nd_fast_grow_private(fast, (GATED_BUFFERS + 1) * nd_fast_bytes(n, sizeof(float))));
-    const fused_backward call = {dgate, dup, q, a, dy, gate, up, rows, weights.w, r.data};
+    const fused_backward call = {dgate, dup, q, a, dy, gate, up, weights.w, r.data};
     float *partial = weights.extra;
-#pragma omp parallel for num_threads(nd_fast_team(fast, dy.rows *n)) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(nd_fast_team(fast, gate.rows *n)) schedule(dynamic, 1)
     for (int64_t block = 0; block < blocks; block++) {
         float *sums = partial + block * n;
         memset(sums, 0, (size_t)n * sizeof *sums);
-        for (int64_t t = block * block_rows; t < nd_fast_min((block + 1) * block_rows, dy.rows);
-             t++)
+        for (int64_t t = block * rows; t < nd_fast_min((block + 1) * rows, gate.rows); t++)
             fused_row_backward(fast, &call, t, sums);
     }
     nd_fast_add_blocks(fast, dw, partial, blocks);

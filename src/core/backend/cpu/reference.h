@@ -128,10 +128,6 @@ nd_status nd_cross_entropy_check(nd_view nll, nd_view total, nd_view logits, nd_
 /* Checks the views of attention against the shape. Errors: ND_EINTERNAL. */
 nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *shape);
 
-/* Makes of *x the rows that `rows` picks, in f64, unless its data is NULL. The caller frees
- * *memory. Errors: ND_ENOMEM. */
-nd_status nd_reference_pick_rows(nd_cview *x, nd_cview rows, double **memory);
-
 /* A part of gather_rows: rows [first, end) of y, of each the bytes [from, from + count). */
 typedef struct nd_gather_part {
     int64_t first, end;

@@ -3,31 +3,13 @@
 #include "core/backend/cpu/reference.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-nd_status nd_reference_pick_rows(nd_cview *x, nd_cview rows, double **memory)
-{
-    const nd_cview all = *x;
-    if (!rows.data)
-        return ND_OK;
-    *memory = malloc((size_t)(rows.cols * all.cols + 1) * sizeof **memory);
-    ND_FAIL_IF(!*memory, ND_ENOMEM, "no memory for %lld rows", (long long)rows.cols);
-    for (int64_t t = 0; t < rows.cols; t++)
-        for (int64_t i = 0, row = nd_row_at(rows, t); i < all.cols; i++)
-            (*memory)[t * all.cols + i] = row < 0 ? 0.0 : nd_load(all, row * all.cols + i);
-    *x = nd_cview_of(*memory, ND_F64, rows.cols, all.cols);
-    return ND_OK;
-}
-
-static nd_status rmsnorm_reference(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview rows,
-                                   nd_cview w)
+static nd_status rmsnorm_reference(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w)
 {
     (void)b;
-    ND_AUTOFREE double *picked = NULL;
     ND_REQUIRE_FLOATS(y.dtype, r.dtype, x.dtype, w.dtype);
-    ND_REQUIRE(nd_same_shape_of_rows(nd_as_const(y), x, rows));
-    ND_TRY(nd_reference_pick_rows(&x, rows, &picked));
+    ND_REQUIRE(nd_same_shape(nd_as_const(y), x));
     ND_REQUIRE(w.rows == 1 && w.cols == x.cols && r.rows == x.rows && r.cols == 1);
     for (int64_t t = 0; t < x.rows; t++) {
         double sum = 0.0;
@@ -42,17 +24,12 @@ static nd_status rmsnorm_reference(nd_backend *b, nd_view y, nd_view r, nd_cview
 }
 
 static nd_status rmsnorm_quantize_reference(nd_backend *b, nd_view q, nd_view a, nd_view r,
-                                            nd_cview x, nd_cview rows, nd_cview w)
+                                            nd_cview x, nd_cview w)
 {
-    ND_AUTOFREE double *picked = NULL;
-    ND_REQUIRE_FLOATS(x.dtype, w.dtype, r.dtype);
-    ND_REQUIRE(nd_same_shape_of_rows(nd_as_const(q), x, rows));
-    ND_TRY(nd_reference_pick_rows(&x, rows, &picked));
     float row[x.cols > 0 ? x.cols : 1];
     for (int64_t t = 0; t < x.rows; t++) {
         const nd_view normed = nd_view_of(row, ND_F32, 1, x.cols);
-        ND_TRY(rmsnorm_reference(b, normed, nd_view_rows(r, t, 1), nd_cview_rows(x, t, 1),
-                                 (nd_cview){0}, w));
+        ND_TRY(rmsnorm_reference(b, normed, nd_view_rows(r, t, 1), nd_cview_rows(x, t, 1), w));
         ND_TRY(b->ops.quantize_rows(b, nd_view_rows(q, t, 1), nd_view_rows(a, t, 1),
                                     nd_as_const(normed)));
     }
@@ -60,15 +37,11 @@ static nd_status rmsnorm_quantize_reference(nd_backend *b, nd_view q, nd_view a,
 }
 
 static nd_status rmsnorm_backward_reference(nd_backend *b, nd_view dx, nd_view dw, nd_cview dy,
-                                            nd_cview x, nd_cview rows, nd_cview w, nd_cview r,
-                                            float beta)
+                                            nd_cview x, nd_cview w, nd_cview r, float beta)
 {
     (void)b;
-    ND_AUTOFREE double *picked = NULL;
     ND_REQUIRE_FLOATS(dx.dtype, dy.dtype, x.dtype, w.dtype, r.dtype);
-    ND_REQUIRE(nd_same_shape(nd_as_const(dx), dy) && nd_same_shape_of_rows(dy, x, rows));
-    ND_REQUIRE(w.cols == x.cols);
-    ND_TRY(nd_reference_pick_rows(&x, rows, &picked));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dx), x) && nd_same_shape(dy, x) && w.cols == x.cols);
     ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == x.cols && r.rows == x.rows);
     for (int64_t t = 0; t < x.rows; t++) {
         const int64_t row = t * x.cols;

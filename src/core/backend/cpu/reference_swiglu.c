@@ -27,22 +27,16 @@ static nd_status swiglu_reference(nd_backend *b, nd_view h, nd_cview gate, nd_cv
 }
 
 static nd_status swiglu_rmsnorm_quantize_reference(nd_backend *b, nd_view q, nd_view a, nd_view r,
-                                                   nd_cview gate, nd_cview up, nd_cview rows,
-                                                   nd_cview w)
+                                                   nd_cview gate, nd_cview up, nd_cview w)
 {
-    ND_AUTOFREE double *gates = NULL, *ups = NULL;
-    ND_REQUIRE_FLOATS(gate.dtype, up.dtype);
-    ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape_of_rows(nd_as_const(q), gate, rows));
-    ND_TRY(nd_reference_pick_rows(&gate, rows, &gates));
-    ND_TRY(nd_reference_pick_rows(&up, rows, &ups));
+    ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape(nd_as_const(q), gate));
     ND_AUTOFREE double *row = malloc((size_t)gate.cols * sizeof *row);
     ND_FAIL_IF(!row, ND_ENOMEM, "no memory for a row of %lld values", (long long)gate.cols);
     const nd_view hidden = nd_view_of(row, ND_F64, 1, gate.cols);
     for (int64_t t = 0; t < gate.rows; t++) {
         ND_TRY(swiglu_reference(b, hidden, nd_cview_rows(gate, t, 1), nd_cview_rows(up, t, 1)));
         ND_TRY(b->ops.rmsnorm_quantize(b, nd_view_rows(q, t, 1), nd_view_rows(a, t, 1),
-                                       nd_view_rows(r, t, 1), nd_as_const(hidden), (nd_cview){0},
-                                       w));
+                                       nd_view_rows(r, t, 1), nd_as_const(hidden), w));
     }
     return ND_OK;
 }
@@ -65,25 +59,21 @@ static nd_status swiglu_backward_reference(nd_backend *b, nd_view dgate, nd_view
 static nd_status swiglu_rmsnorm_backward_reference(nd_backend *b, nd_view dgate, nd_view dup,
                                                    nd_view dw, nd_view q, nd_view a, nd_view r,
                                                    nd_cview dy, nd_cview gate, nd_cview up,
-                                                   nd_cview rows, nd_cview w)
+                                                   nd_cview w)
 {
-    ND_AUTOFREE double *gates = NULL, *ups = NULL;
     ND_REQUIRE_FLOATS(dgate.dtype, dup.dtype, r.dtype, dy.dtype, gate.dtype, up.dtype, w.dtype);
-    ND_REQUIRE(nd_same_shape_of_rows(dy, gate, rows) && nd_same_shape(gate, up));
-    ND_TRY(nd_reference_pick_rows(&gate, rows, &gates));
-    ND_TRY(nd_reference_pick_rows(&up, rows, &ups));
+    ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == gate.rows);
     ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
-    ND_REQUIRE(r.rows == gate.rows);
     const size_t count = (size_t)nd_view_count(gate);
     ND_AUTOFREE double *memory = malloc((2 * count + 1) * sizeof *memory);
     ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for 2 x %zu values", count);
     const nd_view hidden = nd_view_of(memory, ND_F64, gate.rows, gate.cols);
     const nd_view dhidden = nd_view_of(memory + count, ND_F64, gate.rows, gate.cols);
     if (q.data)
-        ND_TRY(swiglu_rmsnorm_quantize_reference(b, q, a, r, gate, up, (nd_cview){0}, w));
+        ND_TRY(swiglu_rmsnorm_quantize_reference(b, q, a, r, gate, up, w));
     ND_TRY(swiglu_reference(b, hidden, gate, up));
-    ND_TRY(b->ops.rmsnorm_backward(b, dhidden, dw, dy, nd_as_const(hidden), (nd_cview){0}, w,
-                                   nd_as_const(r), 0.0f));
+    ND_TRY(
+        b->ops.rmsnorm_backward(b, dhidden, dw, dy, nd_as_const(hidden), w, nd_as_const(r), 0.0f));
     return swiglu_backward_reference(b, dgate, dup, nd_as_const(dhidden), gate, up);
 }
 
