@@ -12,8 +12,8 @@
 #   --full           configs/e3, the real sizes: for a GPU
 #   --memory         train nothing: the claims of memory alone, in seconds
 #   --own-size       also six steps of each configuration of configs/e3, of one sequence each, for
-#                    memory and time, and what Collider saves of a backward pass there: 8 GiB,
-#                    five minutes in all
+#                    memory and time, and what Collider saves of a backward pass there:
+#                    several GiB and minutes
 #   --large          also a real step of 3B and of 7B (bench/big_models.sh): 24 GiB, several minutes
 #                    each
 #   --out DIR        leave everything in DIR (benchmark_results_<time>); runs that finished there
@@ -27,7 +27,8 @@
 set -euo pipefail
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
-configs=configs/e3/small full='' own_size='' large='' memory='' set=() sets=() out='' seeds=1 ranks=1 steps='' data_path=''
+configs=configs/e3/small full='' own_size='' large='' memory='' set=() sets=()
+out='' seeds=1 ranks=1 steps='' data_path=''
 options 'full! own-size! large! memory! set+ out data-path seeds ranks steps' "$@"
 [ -z "$full" ] || configs=configs/e3
 for pair in "${set[@]}"; do sets+=(--set "$pair"); done

@@ -61,7 +61,7 @@ choose_steps() {
         sort -n | sed -n 4p)
     rm -r "$probe"
     trap - EXIT INT
-    left=$SECONDS # evaluations and checkpoints on the way cost 5 %, what comes after training 20 s
+    left=$SECONDS # evaluations and checkpoints on the way cost 5 %, what comes after training 20 s; 15 s are in reserve
     steps=$(awk -v ms="$ms" -v spent="$left" -v whole="$whole" '
         function fit(seconds) { n = int((seconds - 20 - spent) * 1000 / (ms * 1.05) / 50) * 50
                                 return n < 100 ? 100 : n > whole ? whole : n }

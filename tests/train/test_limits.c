@@ -87,7 +87,9 @@ Test(limits, auto_chooses_the_precisions_that_are_fastest_with_the_instruction_s
             "--set hardware.precision=auto --set hardware.backward_precision=auto",
             ND_BINARY, nd_test_here.config, nd_test_here.directory, i, cases[i].isa);
         if (code != 0) {
-            cr_assert_not_null(strstr(output, cases[i].isa), "%s", output);
+            cr_assert(strstr(output, "this CPU lacks it") || strstr(output, "is for x86 CPUs") ||
+                          strstr(output, "is limited to"),
+                      "exit %d: %s", code, output);
             continue;
         }
         char found[64], expected[64];
