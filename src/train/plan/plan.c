@@ -206,7 +206,7 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
             plan->flops_per_run);
     if (plan->slow_bf16)
         fprintf(out, "precision        bf16 saves memory here, not time: the CPU has no bf16 "
-                     "products; precision = auto takes fp32\n");
+                     "products that are faster than fp32's; precision = auto takes fp32\n");
     if (device_memory == 0)
         return;
     const double need = (double)rank_bytes(plan, plan->fullest);

@@ -17,7 +17,7 @@ typedef struct nd_plan {
     int64_t tokens_per_step;
     double flops_per_step, flops_per_run; /* of the model; per step: while all heads run */
     nd_wire_bytes wire;
-    bool slow_bf16; /* bf16 on a CPU without bf16 instructions */
+    bool slow_bf16; /* bf16 on a CPU without bf16 products that are faster than f32 ones */
 } nd_plan;
 
 /* Plans a checked configuration on `ranks` ranks; nd_plan_destroy frees the plan. Errors:

@@ -56,6 +56,11 @@ static bool cpu_supports(nd_cpu_isa isa)
     return false;
 }
 
+bool nd_cpu_isa_gains_by_bf16(nd_cpu_isa isa)
+{
+    return isa == ND_CPU_ISA_AMX || (isa == ND_CPU_ISA_AVX512_BF16 && !__builtin_cpu_is("intel"));
+}
+
 static nd_cpu_isa best(void)
 {
     nd_cpu_isa isa = ND_CPU_ISA_AMX;
@@ -84,6 +89,12 @@ nd_status nd_cpu_isa_apply(nd_cpu_isa requested, nd_cpu_isa *effective)
 #ifdef __aarch64__
 #include <sys/auxv.h>
 #endif
+
+bool nd_cpu_isa_gains_by_bf16(nd_cpu_isa isa)
+{
+    (void)isa;
+    return false;
+}
 
 static nd_cpu_isa best_of_arm(void)
 {

@@ -11,3 +11,8 @@ nd_status nd_cpu_isa_apply(nd_cpu_isa requested, nd_cpu_isa *effective);
 
 /* The name of an instruction set in the configuration. */
 const char *nd_cpu_isa_name(nd_cpu_isa isa);
+
+/* Whether products of bf16 are faster than those of f32 with `isa` on this CPU: with AMX, and where
+ * vdpbf16ps makes twice the products of an FMA in the same time. Intel's CPUs start two FMAs a
+ * cycle but one vdpbf16ps, so that packing its operands is only lost. */
+bool nd_cpu_isa_gains_by_bf16(nd_cpu_isa isa);

@@ -100,7 +100,7 @@ void nd_cpu_fast_destroy(nd_cpu_fast *fast)
 void nd_cpu_fast_describe(const nd_cpu_fast *fast, nd_backend_traits *traits)
 {
     *traits =
-        (nd_backend_traits){.fast_bf16 = nd_fast_multiplies_bf16(fast),
+        (nd_backend_traits){.fast_bf16 = nd_cpu_isa_gains_by_bf16(fast->isa),
                             /* oneDNN's integer products may be slower than its f32 ones. */
                             .fast_int8_gradients = fast->panels && fast->exact_ternary,
                             .exact_int8 = fast->exact_int8 && fast->isa >= ND_CPU_ISA_AVX512_VNNI};
