@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Checks who includes whom. A module of src/ includes its own headers and those of the modules that
 # its line in CMakeLists.txt names, with what these name; cuda/ those of core and dist and its own;
-# nobody includes cuda/. Libraries that are called in one place are included there only.
+# nobody includes cuda/. Libraries that are called in one place are included there only. A file has
+# at most 500 lines, a function 60 from brace to brace.
 #
 #   launch/modules.sh [DIR]     DIR: the tree to check, this one without it
 #
-# Prints every include that breaks a rule; exits 1 when there is one.
+# Prints every include, file and function that breaks a rule; exits 1 when there is one.
 set -euo pipefail
 
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
@@ -30,6 +31,7 @@ oneapi/.*: src/core/backend/cpu/onednn\.c
 sentencepiece_.*: src/data/tokenizer/sentencepiece_shim\.cc
 (cuda|cublas|cudnn|nccl|nvml)[^/]*\.h: cuda/'
 
+bad=0
 grep -rnE '^[[:space:]]*#[[:space:]]*include' src cuda --include='*.[ch]' --include='*.cc' \
     --include='*.cu' --include='*.cuh' | awk -v known="$known" -v places="$places" '
 BEGIN {
@@ -61,4 +63,17 @@ function broken(why) { print file ":" number ": " $0 ": " why; bad = 1 }
     else if (path[1] in module && !((from, path[1]) in may))
         broken(from " does not know " path[1])
 }
-END { exit bad }'
+END { exit bad }' || bad=1
+
+# clang-format puts the outer braces of a function, and theirs alone, into the first column.
+find src cuda tests bench \( -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) \
+    -exec awk '
+function check(what, lines, most) {
+    if (lines > most) { print what ": " lines " lines, more than " most; bad = 1 }
+}
+FNR == 1 { check(file, last, 500); file = FILENAME; begin = 0 }
+{ last = FNR }
+/^\{/ { begin = FNR }
+/^\}/ && begin { check(FILENAME ":" begin, FNR - begin + 1, 60); begin = 0 }
+END { check(file, last, 500); exit bad }' {} + || bad=1
+exit "$bad"

@@ -87,7 +87,7 @@ cmake --build --preset "$preset" --parallel "$jobs" ${targets[@]:+--target "${ta
 
 if [ "$preset" = release ] && [ -z "$only" ]; then
     check_with clang-format 14 'layout (clang-format)' layout
-    check 'modules (who includes whom)' launch/modules.sh
+    check 'modules (who includes whom) and lengths' launch/modules.sh
     check 'circles (who calls whom)' circles
     check_with cppcheck 2.10 'mistakes (cppcheck)' mistakes
     check 'docs/config.md' config_docs

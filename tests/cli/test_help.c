@@ -144,6 +144,18 @@ Test(help, scripts_check_the_same_where_posixly_correct_is_set)
     check("POSIXLY_CORRECT=1 $S/launch/modules.sh 2>&1 || echo \"exit $?\"");
 }
 
+Test(help, files_and_functions_that_are_too_long_are_named)
+{
+    check("d=$(mktemp -d); cp $S/CMakeLists.txt \"$d\"; cd \"$d\"; mkdir src cuda tests bench; "
+          "echo '#include <stdio.h>' > src/a.c; yes '/**/' | head -499 >> src/a.c; "
+          "{ echo 'void f(void)'; echo '{'; yes ';' | head -58; echo '}'; } > cuda/b.cu; "
+          "$S/launch/modules.sh \"$d\" 2>&1; "
+          "echo ';' >> src/a.c; sed -i '3i ;' cuda/b.cu; "
+          "$S/launch/modules.sh \"$d\" > out && echo 'exit 0'; "
+          "grep -qx 'src/a.c: 501 lines, more than 500' out && "
+          "grep -qx 'cuda/b.cu:2: 61 lines, more than 60' out || cat out; rm -r \"$d\"");
+}
+
 Test(help, a_preset_configured_again_keeps_the_choice_of_cuda)
 {
     check("d=$(mktemp -d); cd \"$d\"; cp $S/CMakePresets.json .; "
