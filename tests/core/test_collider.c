@@ -341,9 +341,7 @@ Test(collider, with_checkpointing_gives_the_same_gradients_to_the_bit)
         config.collider_params.rule = i % 2 != 0 ? ND_COLLIDER_LOSS : ND_COLLIDER_SAMPLE;
         predict_further(&config);
         nd_model_fixture plain = nd_model_fixture_create(&config, false, seed);
-        config.recompute_ffn = i / 2 == 0;
-        config.checkpointing = i / 2 != 0;
-        config.recompute_attention = i / 2 == 2;
+        config.recompute = (nd_recompute)(ND_RECOMPUTE_FFN + i / 2);
         nd_model_fixture lean = nd_model_fixture_create(&config, false, seed);
         for (int pass = 0; pass < 2; pass++)
             cr_assert_eq(nd_model_fixture_train(&plain, pass > 0),

@@ -284,8 +284,7 @@ Test(kept_rows, with_checkpointing_only_keys_and_values_are_recomputed_for_all_t
 {
     for (int attention = 0; attention < 2; attention++) {
         nd_model_config config = filtering_config(ND_ARCH_BITNET);
-        config.checkpointing = true;
-        config.recompute_attention = attention != 0;
+        config.recompute = attention ? ND_RECOMPUTE_ATTENTION : ND_RECOMPUTE_LAYER;
         const int64_t rows = check_rows(&config, 4 * 2);
         const int64_t tokens = config.micro_batch * config.seq_length;
         cr_assert_eq(calls_of("rmsnorm_quantize", tokens), 2);
@@ -301,7 +300,7 @@ Test(kept_rows, with_checkpointing_only_keys_and_values_are_recomputed_for_all_t
 Test(kept_rows, gate_and_up_are_recomputed_for_the_kept_tokens_alone)
 {
     nd_model_config config = filtering_config(ND_ARCH_BITNET);
-    config.recompute_ffn = true;
+    config.recompute = ND_RECOMPUTE_FFN;
     const int64_t rows = check_rows(&config, 0);
     cr_assert_eq(calls_of("ternary_gemm", rows), 2 * 2);
     cr_assert_eq(calls_of("ternary_gemm_dw", rows), 7 * 3);

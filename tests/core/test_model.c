@@ -212,12 +212,11 @@ Test(model, checkpointing_gives_the_same_gradients_to_the_bit)
     for (int arch = 0; arch < 2; arch++) {
         nd_model_config config = nd_model_fixture_config((nd_arch)arch, ND_BF16);
         nd_model_fixture plain = nd_model_fixture_create(&config, false, seed);
-        config.recompute_ffn = true;
+        config.recompute = ND_RECOMPUTE_FFN;
         nd_model_fixture narrow = nd_model_fixture_create(&config, false, seed);
-        config.recompute_ffn = false;
-        config.checkpointing = true;
+        config.recompute = ND_RECOMPUTE_LAYER;
         nd_model_fixture lean = nd_model_fixture_create(&config, false, seed);
-        config.recompute_attention = true;
+        config.recompute = ND_RECOMPUTE_ATTENTION;
         nd_model_fixture leanest = nd_model_fixture_create(&config, false, seed);
         const double loss = nd_model_fixture_train(&plain, false);
         cr_assert_eq(nd_model_fixture_train(&narrow, false), loss);

@@ -116,12 +116,10 @@ static double expected(const nd_model_config *c, double kept)
 
 Test(operations, of_a_pass_are_those_of_its_products)
 {
-    for (int checkpointing = 0; checkpointing < 4; checkpointing++) {
-        nd_model_config c = sizes(checkpointing ? ND_ARCH_LLAMA : ND_ARCH_BITNET);
-        c.checkpointing = checkpointing == 1 || checkpointing == 2;
-        c.recompute_attention = checkpointing == 2;
-        c.recompute_ffn = checkpointing == 3;
-        c.int8_gradients = checkpointing != 0;
+    for (int recompute = 0; recompute < 4; recompute++) {
+        nd_model_config c = sizes(recompute ? ND_ARCH_LLAMA : ND_ARCH_BITNET);
+        c.recompute = (nd_recompute)recompute;
+        c.int8_gradients = recompute != 0;
         cr_assert_eq(measured(&c), expected(&c, 1.0), "%.0f, expected %.0f", counted,
                      expected(&c, 1.0));
     }
@@ -146,7 +144,7 @@ Test(operations, of_the_first_layer_give_the_gradients_of_its_feed_forward_half_
 {
     for (int checkpointing = 0; checkpointing < 2; checkpointing++) {
         nd_model_config c = sizes(ND_ARCH_BITNET);
-        c.checkpointing = checkpointing != 0;
+        c.recompute = checkpointing ? ND_RECOMPUTE_LAYER : ND_RECOMPUTE_NOTHING;
         nd_model_fixture f = nd_model_fixture_create(&c, false, 3);
         const nd_pass_operations o = nd_pass_operations_of(&c, 0, 1.0);
         announced a = {.params = &f.model->params};
@@ -183,9 +181,7 @@ Test(operations, of_filtered_tokens_are_left_out_of_the_backward_pass)
 {
     for (int i = 0; i < 8; i++) {
         nd_model_config c = sizes(ND_ARCH_BITNET);
-        c.checkpointing = i % 4 == 1 || i % 4 == 2;
-        c.recompute_attention = i % 4 == 2;
-        c.recompute_ffn = i % 4 == 3;
+        c.recompute = (nd_recompute)(i % 4);
         c.mtp_form = i / 4 != 0 ? ND_MTP_SEQUENTIAL : ND_MTP_SHARED;
         c.mtp_tokens = 2;
         c.loss.offset_weight[0] = c.loss.offset_weight[1] = 1.0f;

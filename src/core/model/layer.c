@@ -25,10 +25,11 @@ static nd_status reserve_narrow(nd_arena *arena, const nd_model_config *c, int64
 nd_status nd_layer_checkpoint_reserve(nd_arena *arena, const nd_model_config *c, int64_t tokens,
                                       nd_layer_activations *acts)
 {
-    if (!c->checkpointing)
+    if (c->recompute < ND_RECOMPUTE_LAYER)
         return reserve_narrow(arena, c, tokens, acts);
     ND_TRY(nd_arena_reserve(arena, c->compute, tokens, c->hidden_dim, &acts->x));
-    return c->recompute_attention ? ND_OK : reserve_attention(arena, c, tokens, acts);
+    return c->recompute == ND_RECOMPUTE_ATTENTION ? ND_OK
+                                                  : reserve_attention(arena, c, tokens, acts);
 }
 
 nd_status nd_layer_activations_reserve(nd_arena *arena, const nd_model_config *c, int64_t tokens,
@@ -255,7 +256,7 @@ nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_c
 static nd_status compact_checkpoint(const nd_layer_pass *p, nd_layer_activations *part)
 {
     nd_view *const kept[] = {&part->x, &part->o, &part->lse};
-    const int count = p->config->recompute_attention ? 1 : 3;
+    const int count = p->config->recompute == ND_RECOMPUTE_ATTENTION ? 1 : 3;
     ND_TRY(nd_layer_compact_rows(p->backend, kept, count, p->rows));
     part->q.rows = part->o.rows = part->lse.rows = part->x.rows;
     part->x_mid.rows = part->gate.rows = part->up.rows = part->x.rows;
@@ -275,7 +276,7 @@ static nd_status recompute_attention_half(const nd_layer_pass *whole, nd_layer_a
     }
     const nd_layer_pass p = cut_scratch(whole, part->x.rows, &scratch);
     ND_TRY(queries(&p, &input));
-    if (p.config->recompute_attention)
+    if (p.config->recompute == ND_RECOMPUTE_ATTENTION)
         ND_TRY(attention_forward(&p));
     return attention_output(&p);
 }
@@ -285,7 +286,7 @@ nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *pa
     nd_layer_pass p = *pass;
     *part = *pass->acts;
     p.acts = part;
-    if (p.config->checkpointing)
+    if (p.config->recompute >= ND_RECOMPUTE_LAYER)
         ND_TRY(recompute_attention_half(&p, part));
     else if (p.rows.data)
         ND_TRY(compact_narrow(p.backend, p.rows, part));

@@ -54,7 +54,7 @@ nd_status nd_layer_checkpoint_reserve(nd_arena *arena, const nd_model_config *co
 /* Whether the backward pass of all layers but the last recomputes activations. */
 static inline bool nd_layer_recomputes(const nd_model_config *config)
 {
-    return config->checkpointing || config->recompute_ffn;
+    return config->recompute != ND_RECOMPUTE_NOTHING;
 }
 
 nd_status nd_layer_scratch_reserve(nd_arena *arena, const nd_model_config *config, int64_t tokens,

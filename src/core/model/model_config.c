@@ -1,5 +1,12 @@
 #include "core/model/model_config.h"
 
+static nd_recompute recomputed(const nd_config *config)
+{
+    if (!config->hardware.gradient_checkpointing)
+        return config->hardware.recompute_ffn ? ND_RECOMPUTE_FFN : ND_RECOMPUTE_NOTHING;
+    return config->hardware.recompute_attention ? ND_RECOMPUTE_ATTENTION : ND_RECOMPUTE_LAYER;
+}
+
 nd_model_config nd_model_config_from(const nd_config *config)
 {
     return (nd_model_config){
@@ -19,9 +26,7 @@ nd_model_config nd_model_config_from(const nd_config *config)
         .activation_quant = true,
         .int8_gradients = config->hardware.backward_precision == ND_BACKWARD_INT8,
         .on_device = config->hardware.target == ND_TARGET_CUDA,
-        .checkpointing = config->hardware.gradient_checkpointing,
-        .recompute_attention = config->hardware.recompute_attention,
-        .recompute_ffn = config->hardware.recompute_ffn && !config->hardware.gradient_checkpointing,
+        .recompute = recomputed(config),
         .pack_ternary_weights = config->hardware.pack_ternary_weights,
         .collider = config->training.use_collider && config->training.collider_sparsity > 0.0,
         .collider_params = {.rule = (nd_collider_rule)config->training.collider_rule,

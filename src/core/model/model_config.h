@@ -12,6 +12,15 @@ typedef struct nd_collider_params {
     uint64_t seed;    /* sample */
 } nd_collider_params;
 
+/* What the backward pass computes again, of every layer but the last. Each keeps less than the one
+ * before. */
+typedef enum nd_recompute {
+    ND_RECOMPUTE_NOTHING,
+    ND_RECOMPUTE_FFN,      /* gate and up */
+    ND_RECOMPUTE_LAYER,    /* all but the layer's input and its attention output */
+    ND_RECOMPUTE_ATTENTION /* all but the layer's input */
+} nd_recompute;
+
 typedef struct nd_model_config {
     nd_arch arch;
     int64_t hidden_dim, num_layers, num_heads, num_kv_heads, head_dim, ffn_dim, vocab_size;
@@ -19,14 +28,12 @@ typedef struct nd_model_config {
     bool tied;          /* the head is the token embedding */
     double rope_base;
 
-    nd_dtype compute;          /* of activations and dense weights: f32 or bf16; f64 in checks */
-    bool ternary;              /* false: projections are dense, for gradient checks */
-    bool activation_quant;     /* false: projections see unquantized activations */
-    bool int8_gradients;       /* ternary backward products with gradients in 8 bits */
-    bool on_device;            /* more rows of logits are computed at once than in host memory */
-    bool checkpointing;        /* keep a layer's input and attention output, recompute the rest */
-    bool recompute_attention;  /* with checkpointing: keep the input only */
-    bool recompute_ffn;        /* without: keep all but gate and up */
+    nd_dtype compute;      /* of activations and dense weights: f32 or bf16; f64 in checks */
+    bool ternary;          /* false: projections are dense, for gradient checks */
+    bool activation_quant; /* false: projections see unquantized activations */
+    bool int8_gradients;   /* ternary backward products with gradients in 8 bits */
+    bool on_device;        /* more rows of logits are computed at once than in host memory */
+    nd_recompute recompute;
     bool pack_ternary_weights; /* codes are kept in 2 bits and unpacked for each product */
     bool collider;             /* the backward pass is over some of the tokens */
     nd_collider_params collider_params;

@@ -24,12 +24,13 @@ static double attention(const nd_model_config *c)
 
 static double recomputed(const nd_model_config *c, double kept)
 {
-    if (c->recompute_ffn)
+    if (c->recompute == ND_RECOMPUTE_FFN)
         return kept * 2.0 * product(c->hidden_dim, c->ffn_dim);
-    if (!c->checkpointing)
+    if (c->recompute == ND_RECOMPUTE_NOTHING)
         return 0.0;
     return keys_and_values(c) +
-           kept * (queries_to_hidden(c) + (c->recompute_attention ? attention(c) : 0.0));
+           kept * (queries_to_hidden(c) +
+                   (c->recompute == ND_RECOMPUTE_ATTENTION ? attention(c) : 0.0));
 }
 
 nd_pass_operations nd_pass_operations_of(const nd_model_config *c, int64_t extra_heads, double kept)
@@ -55,6 +56,6 @@ nd_pass_operations nd_pass_operations_of(const nd_model_config *c, int64_t extra
 
 double nd_model_operations(nd_model_config config, int64_t extra_heads, double kept)
 {
-    config.checkpointing = config.recompute_ffn = false;
+    config.recompute = ND_RECOMPUTE_NOTHING;
     return nd_pass_operations_of(&config, extra_heads, kept).all;
 }

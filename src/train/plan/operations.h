@@ -13,8 +13,8 @@ typedef struct nd_pass_operations {
 } nd_pass_operations;
 
 /* Counts operations with `extra_heads` active heads or blocks of multi-token prediction and the
- * fraction `kept` of the tokens in the backward pass. Attention is causal: half of all scores. With
- * config->checkpointing recomputation counts, too. */
+ * fraction `kept` of the tokens in the backward pass. Attention is causal: half of all scores. What
+ * is recomputed counts, too. */
 nd_pass_operations nd_pass_operations_of(const nd_model_config *config, int64_t extra_heads,
                                          double kept);
 
