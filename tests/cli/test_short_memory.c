@@ -151,3 +151,14 @@ Test(short_memory, on_one_of_two_ranks_ends_both_with_its_reason)
         "test $code = 1 && grep -q 'rank 1: .*memory' log && $B info run --verify > out || "
         "{ echo allocation $n: exit code $code; cat log out; exit 1; }; done");
 }
+
+Test(short_memory, a_run_resumed_from_a_snapshot_goes_on_from_it)
+{
+    check("S=\"--config $C --run-dir $D/run --set logging.snapshot_interval=3 --set "
+          "logging.snapshot_dir=$D/memory --set logging.checkpoint_interval=0\";"
+          "ND_FAULT=slow@backward:step=4,slow@backward:step=5,kill@snapshot_written:step=9:rank=0 "
+          "$F $S; mv run kept; mv memory kept_memory",
+          "rm -rf run memory; cp -r kept run; cp -r kept_memory memory; "
+          "$F $S --resume auto --total-steps 7; code=$?; cp -r run out; return $code",
+          "grep -o 'resumed .*a snapshot in memory, at step 6' log", 199, 12);
+}

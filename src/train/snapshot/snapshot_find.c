@@ -42,37 +42,37 @@ nd_status nd_snapshot_share_texts(nd_run *run, nd_snapshot_found *texts, int roo
 }
 
 /* Reads the manifest of a step on this host; step -1 if this run has none. */
-static void read_manifest(const nd_run *run, int64_t step, generation *g)
+static nd_status read_manifest(const nd_run *run, int64_t step, generation *g)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
     ND_CLEANUP(nd_checkpoint_close) nd_checkpoint c = {0};
     g->step = -1;
-    if (nd_snapshot_step_path(run, step, path) == ND_OK &&
-        nd_checkpoint_open_manifest(path, &c) == ND_OK && c.step == step &&
-        strcmp(c.identity.run_id, run->identity.run_id) == 0) {
+    nd_status status = nd_snapshot_step_path(run, step, path);
+    ND_IF_OK(nd_checkpoint_open_manifest(path, &c));
+    if (status == ND_OK && c.step == step && strcmp(c.identity.run_id, run->identity.run_id) == 0) {
         g->step = step;
         strcpy(g->state, c.state_sha256);
     }
-    nd_error_clear();
+    return nd_error_tolerate(status);
 }
 
-static void list_here(const nd_run *run, generation mine[GENERATIONS])
+static nd_status list_here(const nd_run *run, generation mine[GENERATIONS])
 {
     char place[ND_CHECKPOINT_PATH_MAX];
     ND_CLEANUP(nd_checkpoint_steps_free) nd_checkpoint_steps steps = {0};
     for (int i = 0; i < GENERATIONS; i++)
         mine[i].step = -1;
     if (!nd_snapshot_leads(run) || !run->identity.run_id[0] || run->saving.snapshots->copied)
-        return;
-    if (nd_snapshot_place(run, place) == ND_OK &&
-        nd_checkpoint_steps_list(place, "", &steps) == ND_OK) {
-        int64_t last = steps.count;
-        while (last > 0 && steps.list[last - 1] > run->saving.snapshots->limit)
-            last--;
-        for (int i = 0; i < GENERATIONS && i < last; i++)
-            read_manifest(run, steps.list[last - 1 - i], &mine[i]);
-    }
-    nd_error_clear();
+        return ND_OK;
+    nd_status status = nd_snapshot_place(run, place);
+    ND_IF_OK(nd_checkpoint_steps_list(place, "", &steps));
+    ND_TRY(nd_error_tolerate(status));
+    int64_t last = steps.count;
+    while (last > 0 && steps.list[last - 1] > run->saving.snapshots->limit)
+        last--;
+    for (int i = 0; i < GENERATIONS && i < last; i++)
+        ND_TRY(read_manifest(run, steps.list[last - 1 - i], &mine[i]));
+    return ND_OK;
 }
 
 /* The newest older than `before`, and a rank on whose host its manifest is. */
@@ -129,23 +129,25 @@ static nd_status read_tensors(const nd_checkpoint *c, const char *file)
     return ND_OK;
 }
 
-/* Whether this part is here undamaged: every tensor has its checksum. */
-static bool check_part(const nd_run *run, nd_checkpoint *c, int64_t file, nd_snapshot_part part,
-                       int rank)
+/* Sets *found to `part` if this part is here undamaged: every tensor has its checksum. */
+static nd_status check_part(const nd_run *run, nd_checkpoint *c, int64_t file,
+                            nd_snapshot_part part, int rank, unsigned char *found)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
     struct stat info;
-    bool whole = nd_snapshot_part_path(run, c->step, part, rank, path) == ND_OK &&
-                 stat(path, &info) == 0 && info.st_size == c->files[file].bytes;
+    nd_status status = nd_snapshot_part_path(run, c->step, part, rank, path);
+    if (status == ND_OK && (stat(path, &info) != 0 || info.st_size != c->files[file].bytes))
+        return ND_OK;
     c->files[file].path = path;
-    whole = whole && read_tensors(c, c->files[file].name) == ND_OK;
+    ND_IF_OK(read_tensors(c, c->files[file].name));
     c->files[file].path = NULL;
-    nd_error_clear();
-    return whole;
+    if (status == ND_OK)
+        *found = (unsigned char)part;
+    return nd_error_tolerate(status);
 }
 
 /* The ranks of a host share the files in their order. */
-static void check_here(const nd_run *run, nd_checkpoint *c, unsigned char *mine)
+static nd_status check_here(const nd_run *run, nd_checkpoint *c, unsigned char *mine)
 {
     const nd_hosts *hosts = &run->saving.snapshots->hosts;
     int before = 0, here = 0, turn = 0;
@@ -157,11 +159,11 @@ static void check_here(const nd_run *run, nd_checkpoint *c, unsigned char *mine)
         const int rank = nd_snapshot_rank_of(c->files[i].name);
         if (rank < 0 || turn++ % here != before)
             continue;
-        if (check_part(run, c, i, ND_PART_OWN, rank))
-            mine[i] = ND_PART_OWN;
-        else if (check_part(run, c, i, ND_PART_COPY, rank))
-            mine[i] = ND_PART_COPY;
+        ND_TRY(check_part(run, c, i, ND_PART_OWN, rank, &mine[i]));
+        if (!mine[i])
+            ND_TRY(check_part(run, c, i, ND_PART_COPY, rank, &mine[i]));
     }
+    return ND_OK;
 }
 
 /* The first file that no rank has; -1: the snapshot is complete. */
@@ -186,7 +188,7 @@ static nd_status gather_parts(nd_run *run, nd_snapshot_found *found)
     found->have = calloc(files, (size_t)comm->size);
     ND_TRY(nd_comm_agree(
         comm, ND_CHECK(mine && found->have, ND_ENOMEM, "no memory for the parts of a snapshot")));
-    check_here(run, &found->c, mine);
+    ND_TRY(nd_comm_agree(comm, check_here(run, &found->c, mine)));
     return comm->ops.allgather(comm, found->have, mine, files);
 }
 
@@ -224,7 +226,7 @@ nd_status nd_snapshot_find(nd_run *run, nd_snapshot_found *found)
     *found = (nd_snapshot_found){0};
     ND_TRY(nd_comm_agree(run->comm, ND_CHECK(all, ND_ENOMEM, "no memory for snapshots")));
     memset(mine, 0, sizeof mine);
-    list_here(run, mine);
+    ND_TRY(nd_comm_agree(run->comm, list_here(run, mine)));
     nd_status status = run->comm->ops.allgather(run->comm, all, mine, sizeof mine);
     while (status == ND_OK && !found->any &&
            (next = newest_before(all, count, next ? &tried : NULL, &holder)) != NULL) {
