@@ -6,10 +6,11 @@
 # memory at the suite's own size (196M), are planned: `nanochat_dist plan` agrees with runs to the
 # byte.
 #
-#   launch/benchmark_e3.sh [--full | --memory] [--own-size] [--large] [--out DIR] [--seeds N]
-#                          [--ranks N] [--steps N] [--set KEY=VALUE]... [--data-path DIR]
+#   launch/benchmark_e3.sh [--full | --suite | --memory] [--own-size] [--large] [--out DIR]
+#                          [--seeds N] [--ranks N] [--steps N] [--set KEY=VALUE]... [--data-path DIR]
 #
 #   --full           configs/e3, the real sizes: for a GPU
+#   --suite          configs/e3/small/suite: the small sizes with the suite's own rates and momentum
 #   --memory         train nothing: the claims of memory alone, in seconds
 #   --own-size       also six steps of each configuration of configs/e3, of one sequence each, for
 #                    memory and time, and what Collider saves of a backward pass there:
@@ -27,9 +28,11 @@
 set -euo pipefail
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/shared.sh"
 
-configs=configs/e3/small full='' own_size='' large='' memory='' set=() sets=()
+configs=configs/e3/small full='' suite='' own_size='' large='' memory='' set=() sets=()
 out='' seeds=1 ranks=1 steps='' data_path=''
-options 'full! own-size! large! memory! set+ out data-path seeds ranks steps' "$@"
+options 'full! suite! own-size! large! memory! set+ out data-path seeds ranks steps' "$@"
+names=(baseline mtp_only muon_8bit muon_4bit galore2 full)
+[ -z "$suite" ] || { configs=configs/e3/small/suite names=(baseline mtp_only muon_8bit galore2 full); }
 [ -z "$full" ] || configs=configs/e3
 for pair in "${set[@]}"; do sets+=(--set "$pair"); done
 whole --seeds "$seeds"
@@ -45,7 +48,6 @@ out=${out:-$root/benchmark_results_$(date +%Y%m%d_%H%M%S)}
 mkdir -p "$out"
 out=$(from_root "$out")
 cd "$root"
-names=(baseline mtp_only muon_8bit muon_4bit galore2 full)
 
 say() { printf '\n== [%d s] %s\n' "$SECONDS" "$*"; }
 
