@@ -12,9 +12,8 @@
 #   --full           configs/e3, the real sizes: for a GPU
 #   --suite          configs/e3/small/suite: the small sizes with the suite's own rates and momentum
 #   --memory         train nothing: the claims of memory alone, in seconds
-#   --own-size       also six steps of each configuration of configs/e3, of one sequence each, for
-#                    memory and time, and what Collider saves of a backward pass there:
-#                    several GiB and minutes
+#   --own-size       also three steps of each configuration of configs/e3, for memory and time, and what
+#                    Collider saves of a backward pass there: 8 GiB and a quarter of an hour
 #   --large          also a real step of 3B and of 7B (bench/big_models.sh): 24 GiB, several minutes
 #                    each
 #   --out DIR        leave everything in DIR (benchmark_results_<time>); runs that finished there
@@ -114,10 +113,10 @@ for ((seed = 1234; seed < 1234 + seeds; seed++)); do
 done
 if [ -n "$own_size" ]; then
     for name in "${names[@]}"; do
-        say "$name, six steps at the suite's own size"
+        say "$name, three steps at the suite's own size"
         train "$out/${name}_196m" --config "configs/e3/$name.ini" --dataset synthetic --n-samples 64 \
-            --total-steps 6 --set training.batch_size="$ranks" --set training.micro_batch_size=1 \
-            --set training.warmup_steps=0 --set logging.eval_interval=0 --set logging.log_interval=1 \
+            --total-steps 3 --set training.micro_batch_size=1 --set training.warmup_steps=0 \
+            --set logging.eval_interval=0 --set logging.log_interval=1 \
             --set logging.checkpoint_at_end=false "${sets[@]}" || break
     done
 fi

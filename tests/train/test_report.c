@@ -53,10 +53,10 @@ static void write_config(const char *run, int seed, const char *training, const 
 #define FULL MUON_8BIT "\nuse_galore = true"
 
 typedef struct curve {
-    double val_loss[4], optimizer, step_ms, data_wait_ms, grad_norm[4];
+    double val_loss[4], optimizer, step_ms, data_wait_ms, grad_norm[4], parameters;
 } curve;
 
-static const curve plain = {{5.0, 4.0, 3.0, 2.5}, 8.0e6, 100.0, 1.0, {9.0, 1.0, 2.0, 3.0}};
+static const curve plain = {{5.0, 4.0, 3.0, 2.5}, 8.0e6, 100.0, 1.0, {9.0, 1.0, 2.0, 3.0}, 2e6};
 
 static void write_metrics(const char *run, const curve *c)
 {
@@ -69,10 +69,10 @@ static void write_metrics(const char *run, const curve *c)
             "\"step_ms\":%.17g,\"data_wait_ms\":%.17g,\"comm_wait_ms\":0,\"comm_bytes\":10,"
             "\"kept_fraction\":1,\"mem\":{\"codes\":1000000,\"masters\":4000000,\"optimizer\":%.0f,"
             "\"activations\":3000000,\"loader\":5,\"rss\":%d,\"peak\":25000000},\"restarts\":0,"
-            "\"ranks\":2,\"last_step\":4,\"parameters\":2000000,\"ternary_parameters\":1000000,"
+            "\"ranks\":2,\"last_step\":4,\"parameters\":%.0f,\"ternary_parameters\":1000000,"
             "\"val_loss\":%.17g,\"val_bpb\":1.5}\n",
             i + 1, 100 * (i + 1), c->val_loss[i] + 0.1, c->grad_norm[i], c->step_ms,
-            c->data_wait_ms, c->optimizer, 20000000 + i, c->val_loss[i]);
+            c->data_wait_ms, c->optimizer, 20000000 + i, c->parameters, c->val_loss[i]);
     write_text(run, "metrics.jsonl", text);
 }
 
@@ -139,7 +139,7 @@ Test(report, tokens_to_a_loss_are_read_off_the_line_between_evaluations)
 
 Test(report, a_curve_that_rises_again_counts_from_its_first_crossing)
 {
-    const curve bumpy = {{5.0, 3.0, 4.0, 3.0}, 8e6, 100, 1, {1, 1, 1, 1}};
+    const curve bumpy = {{5.0, 3.0, 4.0, 3.0}, 8e6, 100, 1, {1, 1, 1, 1}, 2e6};
     write_run("baseline", 1, "", &plain);
     write_run("mtp", 1, "use_mtp = true", &bumpy);
     assert_expression("run.tokens_to_loss(3.0)", "200");
@@ -176,8 +176,8 @@ Test(report, an_expression_that_reaches_beyond_runs_is_refused)
 Test(report, data_efficiency_passes_from_fifteen_percent)
 {
     /* 2.5 lies half way between 3.0 at 300 and 2.0 at 400 tokens: 350 of 400 */
-    const curve less = {{5.0, 4.0, 3.0, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}};
-    const curve enough = {{4.0, 3.5, 2.5, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}};
+    const curve less = {{5.0, 4.0, 3.0, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}, 2e6};
+    const curve enough = {{4.0, 3.5, 2.5, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}, 2e6};
     write_run("baseline", 1, "", &plain);
     write_run("mtp", 1, "use_mtp = true", &less);
     char *text = report("baseline mtp " E3);
@@ -191,7 +191,7 @@ Test(report, data_efficiency_passes_from_fifteen_percent)
 
 Test(report, a_loss_that_is_never_reached_fails_the_claim)
 {
-    const curve worse = {{5.0, 4.0, 3.0, 2.6}, 8e6, 100, 1, {1, 1, 1, 1}};
+    const curve worse = {{5.0, 4.0, 3.0, 2.6}, 8e6, 100, 1, {1, 1, 1, 1}, 2e6};
     write_run("baseline", 1, "", &plain);
     write_run("mtp", 1, "use_mtp = true", &worse);
     char *text = report("baseline mtp " E3);
@@ -213,8 +213,8 @@ Test(report, held_out_losses_after_different_numbers_of_tokens_are_not_compared)
 
 Test(report, seeds_are_paired_and_a_claim_holds_when_all_of_them_do)
 {
-    const curve other_base = {{5.0, 4.0, 3.0, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}};
-    const curve faster = {{5.0, 4.0, 2.0, 1.0}, 8e6, 200, 1, {1, 1, 1, 1}};
+    const curve other_base = {{5.0, 4.0, 3.0, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}, 2e6};
+    const curve faster = {{5.0, 4.0, 2.0, 1.0}, 8e6, 200, 1, {1, 1, 1, 1}, 2e6};
     write_run("baseline", 1, "", &plain);
     write_run("baseline_seed_2", 2, "", &other_base);
     write_run("mtp_only", 1, "use_mtp = true", &plain);
@@ -307,18 +307,19 @@ Test(report, configurations_are_told_apart_by_the_systems_that_are_on)
     free(text);
 }
 
-/* A directory with what `plan` prints of 3 billion parameters, with so much of optimizer state. */
-static void write_plan(const char *run, const char *training, const char *hardware, int optimizer)
+/* A directory with what `plan` prints of so many parameters with so much of optimizer state. */
+static void write_plan(const char *run, const char *training, const char *hardware, int millions,
+                       int optimizer)
 {
     char text[1024];
     write_config(run, 1, training, hardware);
     snprintf(text, sizeof text,
-             "3000.00M parameters, 2900.00M of them ternary; 2048 tokens a step on 1 rank\n\n"
+             "%d.00M parameters, 100.00M of them ternary; 2048 tokens a step on 1 rank\n\n"
              "memory (MiB)     rank 0   fullest (rank 0)\n  codes            700.0     700.0\n"
              "  masters         5000.0    5000.0\n  optimizer       %d.0   99999.0\n"
              "  activations      100.0     100.0\n  loader            20.0      20.0\n"
              "  sum             9986.9    9986.9\n  beside these: the program\n",
-             optimizer);
+             millions, optimizer);
     write_text(run, "plan.txt", text);
 }
 
@@ -327,9 +328,11 @@ Test(report, claims_of_large_models_are_read_off_plans_and_others_off_runs)
     write_run("baseline", 1, "", &plain);
     write_run("full", 1, FULL, &plain); /* as much state as the baseline */
     write_config("full", 1, FULL, "gradient_checkpointing = true");
-    write_plan("baseline_3b", "", "", 12000);
-    write_plan("full_3b", FULL, "gradient_checkpointing = true", 600);
-    char *text = report("baseline full baseline_3b full_3b " E3);
+    write_plan("baseline_3b", "", "", 3000, 12000);
+    write_plan("full_3b", FULL, "gradient_checkpointing = true", 3000, 600);
+    write_plan("full_196m", FULL, "gradient_checkpointing = true", 196, 60);
+    char *text = report("baseline full baseline_3b full_3b full_196m " E3);
+    assert_line(text, "| throughput | full |", "× 1.000"); /* no plan tells it */
     assert_line(text, "| optimizer memory, to the baseline | full |", "| −95.0 % | pass |");
     assert_line(text, "| weight memory | full |", "| 1.99 B/parameter | pass |");
     /* (700 + 5000 + 600 + 100 + 20) MiB */
@@ -379,7 +382,10 @@ Test(report, claims_and_pictures_stand_in_the_report_of_the_five)
                                            "memory",   "optimizer",     "loss_memory"};
     write_run("baseline", 1, "", &plain);
     write_run("it's 100% \"mtp\" <&", 1, "use_mtp = true", &plain);
-    char *text = report("baseline 'it'\\''s 100% \"mtp\" <&' " E3);
+    curve large = plain;
+    large.parameters = 200000000;
+    write_run("few_steps", 1, "", &large);
+    char *text = report("baseline 'it'\\''s 100% \"mtp\" <&' few_steps " E3);
     ASSERT_HAS(text, "## Claims");
     ASSERT_HAS(text, "| data efficiency | mtp_only | 15–20 % fewer tokens");
     ASSERT_HAS(text, "Other than in `baseline`: use_mtp = true.");
@@ -389,6 +395,7 @@ Test(report, claims_and_pictures_stand_in_the_report_of_the_five)
         ASSERT_HAS(text, name);
         char *svg = nd_test_read_file(path_of("out", name), NULL);
         /* This picture has a mark for each configuration. */
+        cr_assert_null(strstr(svg, "few_steps"));
         ASSERT_HAS(svg, i == 5 ? "mtp_only" : "it's 100% \"mtp\" &lt;&amp;");
         free(svg);
         cr_assert_eq(nd_test_shell(output, sizeof output,

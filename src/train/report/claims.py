@@ -128,24 +128,32 @@ class Claims:
 
     @staticmethod
     def _of_size(claim, runs):
-        """The runs that a claim is about: of the size it names where there are such, else trained small ones."""
+        """The runs that a claim is about: those of the size it names and, where these do not tell, trained small ones."""
         low, high = (float(limit) * 1e9 for limit in claim.get("billions", "0 0").split())
-        return [run for run in runs if low <= run.parameters <= high] or [run for run in runs if not run.large()]
+        return [run for run in runs if low <= run.parameters <= high], [run for run in runs if not run.large()]
 
-    def _judge(self, claim, role, bound, claimed, runs):
-        verdict = Verdict(claim.name, role, claimed)
-        values, first, left_out, reason = [], None, 0, None
-        for run in self._of_size(claim, [run for run in runs if run.role == role]):
+    def _values(self, claim, chosen, runs):
+        """A value of each run that tells one, the names in the first's expressions, and why others tell none."""
+        values, first, reasons = [], None, []
+        for run in chosen:
             base = peer(runs, run, claim["base"]) if "base" in claim else None
             why, names = self._unusable(claim, run, base), {"run": run, "base": base, "nan": NAN}
             value = NAN if why or "measure" not in claim else evaluate(claim["measure"], names)
             if math.isnan(value):
-                reason, left_out = why or claim["lacking"], left_out + 1
+                reasons.append(why or claim["lacking"])
                 continue
             first = first or names
             values.append(value)
+        return values, first, reasons
+
+    def _judge(self, claim, role, bound, claimed, runs):
+        verdict = Verdict(claim.name, role, claimed)
+        for chosen in self._of_size(claim, [run for run in runs if run.role == role]):
+            values, first, reasons = self._values(claim, chosen, runs)
+            if values:
+                break
         if not values:
-            verdict.details = reason or "no run of `%s` among these" % role
+            verdict.details = reasons[-1] if reasons else "no run of `%s` among these" % role
             return verdict
         verdict.value = sum(values) / len(values)
         verdict.measured = format_value(claim["unit"], verdict.value)
@@ -156,8 +164,8 @@ class Claims:
             verdict.measured += ", mean of %d (%s … %s)" % (
                 len(values), format_value(claim["unit"], min(values)), format_value(claim["unit"], max(values)))
             verdict.details += " (`%s`)" % first["run"].name
-        if left_out:
-            verdict.details += "; %d left out: %s" % (left_out, reason)
+        if reasons:
+            verdict.details += "; %d left out: %s" % (len(reasons), reasons[-1])
         return verdict
 
     def judge(self, runs):

@@ -186,7 +186,7 @@ def pictures_section(runs, files):
         times[run.path] = [(row[1], row[2]) for row in val]
         training[run.path] = [(row[0], row[2]) for row in train if row[0] == row[0]]
     small = seeds(run for run in runs if not run.large())
-    trained = [(name, group) for name, group in seeds(runs) if not group[0].planned]
+    trained = [(name, group) for name, group in small if not group[0].planned]
     losses, times, training = (mean_curves(trained, curves) for curves in (losses, times, training))
     firsts = [group[0] for _, group in small]
     sizes = {name: [0 if math.isnan(r.memory(name)) else r.memory(name) / MIB for r in firsts]

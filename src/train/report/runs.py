@@ -285,8 +285,8 @@ class Run:
         return (self._read_text(name) or "").split("\n")[0]
 
     def large(self):
-        """Whether it tells memory alone: planned, or a few steps of a model that takes longer than anyone waits."""
-        return bool(self.planned) or self.parameters >= 1e8
+        """Whether it tells memory alone: planned, or a few steps of a model that wants many."""
+        return bool(self.planned) or (self.parameters >= 1e8 and not self.last("step") >= 100)
 
     def shape(self):
         return self.setting("model.hidden_dim"), self.setting("model.num_layers")
