@@ -13,7 +13,7 @@
 #   --suite          configs/e3/small/suite: the small sizes with the suite's own rates and momentum
 #   --memory         train nothing: the claims of memory alone, in seconds
 #   --own-size       also three steps of each configuration of configs/e3, for memory and time, and what
-#                    Collider saves of a backward pass there: 8 GiB and a quarter of an hour
+#                    Collider saves of a backward pass there: 7 GiB and twenty minutes
 #   --large          also a real step of 3B and of 7B (bench/big_models.sh): 24 GiB, several minutes
 #                    each
 #   --out DIR        leave everything in DIR (benchmark_results_<time>); runs that finished there
